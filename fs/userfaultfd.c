@@ -1,0 +1,658 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: the file descriptor.
+ *
+ * A userfaultfd serves the memory of the process that created it.  It is made
+ * by userfaultfd(2) or by an ioctl of /dev/userfaultfd, agrees on features once
+ * (UFFDIO_API), and takes ranges under its care (UFFDIO_REGISTER).  From then
+ * on read() returns what happens there, and the other ioctls resolve it.
+ *
+ * This file is the face: what the VFS calls.  Messages, sleepers and events are
+ * in fs/userfaultfd/, pages in mm/userfaultfd.c and mm/userfaultfd/.
+ */
+
+#include <linux/anon_inodes.h>
+#include <linux/capability.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/init.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/sched/mm.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/syscalls.h>
+#include <linux/sysctl.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+#include <linux/userfaultfd_k.h>
+#include "userfaultfd/uffd.h"
+
+#define UFFD_FILE_FLAGS	(O_CLOEXEC | O_NONBLOCK)
+
+/* What this kernel can do.  Anything else is refused with -EINVAL. */
+#define UFFD_FEATURES	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | \
+			 UFFD_FEATURE_EVENT_REMOVE |			\
+			 UFFD_FEATURE_EVENT_UNMAP |			\
+			 UFFD_FEATURE_MISSING_HUGETLBFS |		\
+			 UFFD_FEATURE_MISSING_SHMEM |			\
+			 UFFD_FEATURE_SIGBUS | UFFD_FEATURE_THREAD_ID |	\
+			 UFFD_FEATURE_EXACT_ADDRESS)
+#define UFFD_IOCTL(nr)	(1ULL << _UFFDIO_##nr)
+#define UFFD_FD_IOCTLS	(UFFD_IOCTL(API) | UFFD_IOCTL(REGISTER) |	\
+			 UFFD_IOCTL(UNREGISTER))
+#define UFFD_RANGE_IOCTLS	(UFFD_IOCTL(WAKE) | UFFD_IOCTL(COPY) |	\
+				 UFFD_IOCTL(ZEROPAGE))
+#define UFFD_HUGETLB_IOCTLS	(UFFD_RANGE_IOCTLS & ~UFFD_IOCTL(ZEROPAGE))
+
+/* In fdinfo, UFFDIO_API having succeeded has always been told by this bit. */
+#define UFFD_FDINFO_INITIALIZED	(1U << 31)
+
+static int sysctl_unprivileged_userfaultfd __read_mostly;
+static struct kmem_cache *uffd_ctx_cache __ro_after_init;
+static const struct file_operations userfaultfd_fops;
+
+/*
+ * The context
+ */
+
+/**
+ * uffd_ctx_alloc() - make a context
+ * @mm: whose memory it will serve
+ * @flags: of userfaultfd(2)
+ * @features: all of them, if it is a child's and they are known already; else 0
+ *
+ * Return: the context, with one reference, or NULL.
+ */
+struct userfaultfd_ctx *uffd_ctx_alloc(struct mm_struct *mm,
+				       unsigned int flags, u64 features)
+{
+	struct userfaultfd_ctx *ctx;
+
+	ctx = kmem_cache_zalloc(uffd_ctx_cache, GFP_KERNEL);
+	if (!ctx)
+		return NULL;
+	refcount_set(&ctx->refs, 1);
+	ctx->flags = flags;
+	ctx->features = features;
+	ctx->initialized = features != 0;
+	uffd_events_init(&ctx->events);
+	uffd_queue_init(&ctx->queue);
+	uffd_index_init(&ctx->index);
+	mmgrab(mm);
+	ctx->mm = mm;
+	return ctx;
+}
+
+/**
+ * uffd_ctx_get() - one more reference
+ * @ctx: a context; the caller has a reference, or the lock of a VMA that
+ *	points to it, or of its mm
+ */
+void uffd_ctx_get(struct userfaultfd_ctx *ctx)
+{
+	refcount_inc(&ctx->refs);
+}
+
+/**
+ * uffd_ctx_put() - drop a reference
+ * @ctx: a context
+ *
+ * It is freed after a grace period: see fs/userfaultfd/wait.c.
+ */
+void uffd_ctx_put(struct userfaultfd_ctx *ctx)
+{
+	if (!refcount_dec_and_test(&ctx->refs))
+		return;
+	mmdrop(ctx->mm);
+	kfree_rcu(ctx, rcu);
+}
+
+static bool uffd_initialized(const struct userfaultfd_ctx *ctx)
+{
+	/* Paired with uffd_enable(): the features are final. */
+	return smp_load_acquire(&ctx->initialized);
+}
+
+/**
+ * userfaultfd_wp_unpopulated() - are empty anonymous PTEs protected too?
+ * @vma: a VMA, locked
+ */
+bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma)
+{
+	struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
+
+	return ctx && uffd_has(ctx, UFFD_FEATURE_WP_UNPOPULATED);
+}
+
+/**
+ * userfaultfd_wp_async() - do write-protect faults resolve themselves?
+ * @vma: a VMA, locked
+ */
+bool userfaultfd_wp_async(struct vm_area_struct *vma)
+{
+	struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
+
+	return ctx && uffd_has(ctx, UFFD_FEATURE_WP_ASYNC);
+}
+
+/*
+ * read() and poll()
+ */
+
+/*
+ * Copies out what was taken.  What does not arrive goes back to its place, the
+ * last one first, so that each finds its place at the front.
+ */
+static ssize_t uffd_deliver(struct userfaultfd_ctx *ctx,
+			    struct uffd_batch *batch, struct iov_iter *to)
+{
+	size_t copied = copy_to_iter(batch->msg,
+				     batch->nr * sizeof(batch->msg[0]), to);
+	unsigned int whole = copied / sizeof(batch->msg[0]);
+	unsigned int i;
+
+	iov_iter_revert(to, copied % sizeof(batch->msg[0]));
+	for (i = 0; i < whole; i++)
+		if (batch->item[i].event)
+			uffd_event_delivered(batch->item[i].event);
+	for (i = batch->nr; i-- > whole;) {
+		if (batch->item[i].event)
+			uffd_event_putback(batch->item[i].event);
+		else
+			uffd_index_putback(&ctx->index, &ctx->queue,
+					   batch->msg[i].arg.pagefault.address,
+					   batch->item[i].seq);
+	}
+	return whole ? whole * sizeof(batch->msg[0]) : -EFAULT;
+}
+
+/*
+ * A FORK brings a file.  All that can fail comes first; the child's context is
+ * attached when the message has arrived.
+ */
+static ssize_t uffd_deliver_fork(struct uffd_event *event,
+				 struct uffd_msg *msg, struct inode *inode,
+				 struct iov_iter *to)
+{
+	unsigned int flags = event->child->flags & UFFD_FILE_FLAGS;
+	struct file *file;
+	size_t copied;
+	int fd;
+
+	fd = get_unused_fd_flags(flags);
+	if (fd < 0) {
+		uffd_event_putback(event);
+		return fd;
+	}
+	file = anon_inode_create_getfile("[userfaultfd]", &userfaultfd_fops,
+					 NULL, O_RDONLY | flags, inode);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		uffd_event_putback(event);
+		return PTR_ERR(file);
+	}
+	file->f_mode |= FMODE_NOWAIT;
+
+	msg->arg.fork.ufd = fd;
+	copied = copy_to_iter(msg, sizeof(*msg), to);
+	if (copied != sizeof(*msg)) {
+		iov_iter_revert(to, copied);
+		fput(file);
+		put_unused_fd(fd);
+		uffd_event_putback(event);
+		return -EFAULT;
+	}
+	file->private_data = event->child;
+	event->child = NULL;
+	fd_install(fd, file);
+	uffd_event_delivered(event);
+	return sizeof(*msg);
+}
+
+static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct file *file = iocb->ki_filp;
+	struct userfaultfd_ctx *ctx = file->private_data;
+	bool nowait = (file->f_flags & O_NONBLOCK) ||
+		      (iocb->ki_flags & IOCB_NOWAIT);
+	struct uffd_batch batch;
+	ssize_t done = 0, ret;
+	size_t room;
+
+	if (!uffd_initialized(ctx))
+		return -EINVAL;
+
+	while ((room = iov_iter_count(to) / sizeof(struct uffd_msg))) {
+		uffd_queue_take(&ctx->queue, &batch,
+				min_t(size_t, room, UFFD_BATCH));
+		if (!batch.nr) {
+			if (done)
+				break;
+			if (nowait)
+				return -EAGAIN;
+			ret = uffd_queue_wait(&ctx->queue);
+			if (ret)
+				return ret;
+			continue;
+		}
+		if (batch.item[0].event &&
+		    uffd_event_is_fork(batch.item[0].event))
+			ret = uffd_deliver_fork(batch.item[0].event, batch.msg,
+						file_inode(file), to);
+		else
+			ret = uffd_deliver(ctx, &batch, to);
+		if (ret < 0)
+			return done ? done : ret;
+		done += ret;
+	}
+	return done ? done : -EINVAL;
+}
+
+static __poll_t userfaultfd_poll(struct file *file, poll_table *wait)
+{
+	struct userfaultfd_ctx *ctx = file->private_data;
+
+	poll_wait(file, &ctx->queue.pollers, wait);
+
+	/* A blocking read may block, whatever we say: so poll says nothing. */
+	if (!uffd_initialized(ctx) || !(file->f_flags & O_NONBLOCK))
+		return EPOLLERR;
+	/* Paired with the barrier in uffd_queue_announce(). */
+	smp_mb();
+	return READ_ONCE(ctx->queue.readable) ? EPOLLIN : 0;
+}
+
+/*
+ * ioctl()
+ */
+
+/* A range that can be one of user memory: page aligned, not empty, no wrap. */
+static int uffd_check_range(const struct mm_struct *mm, u64 start, u64 len)
+{
+	u64 size = mm->task_size;
+
+	if (!len || !IS_ALIGNED(start | len, PAGE_SIZE))
+		return -EINVAL;
+	return start < size && len <= size - start ? 0 : -EINVAL;
+}
+
+/* The same for a source of bytes, which may begin anywhere. */
+static int uffd_check_source(const struct mm_struct *mm, u64 start, u64 len)
+{
+	return uffd_check_range(mm, ALIGN_DOWN(start, PAGE_SIZE), len) ?:
+	       (len <= mm->task_size - start ? 0 : -EINVAL);
+}
+
+/* Makes the features final, once. */
+static bool uffd_enable(struct userfaultfd_ctx *ctx, u64 features)
+{
+	bool first;
+
+	spin_lock(&ctx->queue.lock);
+	first = !ctx->initialized;
+	if (first) {
+		ctx->features = features;
+		/* Paired with uffd_initialized(). */
+		smp_store_release(&ctx->initialized, true);
+	}
+	spin_unlock(&ctx->queue.lock);
+	return first;
+}
+
+static int uffd_check_api(const struct userfaultfd_ctx *ctx,
+			  const struct uffdio_api *api)
+{
+	if (api->api != UFFD_API)
+		return -EINVAL;
+	/* The child's memory may have become somebody else's. */
+	if ((api->features & UFFD_FEATURE_EVENT_FORK) &&
+	    !capable(CAP_SYS_PTRACE))
+		return -EPERM;
+	if (api->features & ~(u64)UFFD_FEATURES)
+		return -EINVAL;
+	return uffd_initialized(ctx) ? -EINVAL : 0;
+}
+
+static int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_api api;
+	u64 features;
+	int ret;
+
+	if (copy_from_user(&api, arg, sizeof(api)))
+		return -EFAULT;
+	ret = uffd_check_api(ctx, &api);
+	if (!ret) {
+		features = api.features;
+		api.features = UFFD_FEATURES;
+		api.ioctls = UFFD_FD_IOCTLS;
+		if (copy_to_user(arg, &api, sizeof(api)))
+			return -EFAULT;
+		if (uffd_enable(ctx, features))
+			return 0;
+		ret = -EINVAL;
+	}
+	/* On failure the answer is all zeroes. */
+	return clear_user(arg, sizeof(api)) ? -EFAULT : ret;
+}
+
+static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_register __user *user = arg;
+	struct uffdio_register reg;
+	bool hugetlb = false;
+	u64 ioctls;
+	int ret;
+
+	if (copy_from_user(&reg, arg, offsetof(struct uffdio_register, ioctls)))
+		return -EFAULT;
+	if (reg.mode != UFFDIO_REGISTER_MODE_MISSING)
+		return -EINVAL;
+	ret = uffd_check_range(ctx->mm, reg.range.start, reg.range.len);
+	if (ret)
+		return ret;
+
+	if (!mmget_not_zero(ctx->mm))
+		return -ENOMEM;
+	ret = userfaultfd_register_range(ctx, ctx->mm, reg.range.start,
+					 reg.range.start + reg.range.len,
+					 VM_UFFD_MISSING,
+					 uffd_has(ctx, UFFD_FEATURE_WP_ASYNC),
+					 &hugetlb);
+	mmput(ctx->mm);
+	if (ret)
+		return ret;
+	ioctls = hugetlb ? UFFD_HUGETLB_IOCTLS : UFFD_RANGE_IOCTLS;
+	return put_user(ioctls, &user->ioctls);
+}
+
+static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_range range;
+	int ret;
+
+	if (copy_from_user(&range, arg, sizeof(range)))
+		return -EFAULT;
+	ret = uffd_check_range(ctx->mm, range.start, range.len);
+	if (ret)
+		return ret;
+
+	if (!mmget_not_zero(ctx->mm))
+		return -ENOMEM;
+	ret = userfaultfd_unregister_range(ctx->mm, range.start,
+					   range.start + range.len,
+					   uffd_has(ctx, UFFD_FEATURE_WP_ASYNC));
+	mmput(ctx->mm);
+	return ret;
+}
+
+static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_range range;
+	int ret;
+
+	if (copy_from_user(&range, arg, sizeof(range)))
+		return -EFAULT;
+	ret = uffd_check_range(ctx->mm, range.start, range.len);
+	if (!ret)
+		userfaultfd_wake_range(ctx, range.start, range.len);
+	return ret;
+}
+
+/*
+ * Runs a fill, wakes those who wait for what it filled, and tells how far it
+ * came.  The wake-up comes first: not even a bad address for the answer may
+ * leave somebody asleep before a page that is there.
+ */
+static int uffd_fill(struct uffd_fill_request *req, bool wake,
+		     __s64 __user *answer)
+{
+	ssize_t filled;
+
+	req->mm = req->ctx->mm;
+	if (!mmget_not_zero(req->mm))
+		return -ESRCH;
+	filled = userfaultfd_fill(req);
+	mmput(req->mm);
+
+	if (filled > 0 && wake)
+		userfaultfd_wake_range(req->ctx, req->dst, filled);
+	if (put_user(filled, answer))
+		return -EFAULT;
+	if (filled < 0)
+		return filled;
+	return filled == req->len ? 0 : -EAGAIN;
+}
+
+static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_copy __user *user = arg;
+	struct uffd_fill_request req;
+	struct uffdio_copy copy;
+
+	if (copy_from_user(&copy, arg, offsetof(struct uffdio_copy, copy)))
+		return -EFAULT;
+	if (uffd_check_source(ctx->mm, copy.src, copy.len) ||
+	    uffd_check_range(ctx->mm, copy.dst, copy.len) ||
+	    (copy.mode & ~UFFDIO_COPY_MODE_DONTWAKE))
+		return -EINVAL;
+
+	req = (struct uffd_fill_request) {
+		.ctx = ctx,
+		.op = UFFD_FILL_COPY,
+		.dst = copy.dst,
+		.src = copy.src,
+		.len = copy.len,
+	};
+	return uffd_fill(&req, !(copy.mode & UFFDIO_COPY_MODE_DONTWAKE),
+			 &user->copy);
+}
+
+static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_zeropage __user *user = arg;
+	struct uffd_fill_request req;
+	struct uffdio_zeropage zero;
+
+	if (copy_from_user(&zero, arg,
+			   offsetof(struct uffdio_zeropage, zeropage)))
+		return -EFAULT;
+	if (uffd_check_range(ctx->mm, zero.range.start, zero.range.len) ||
+	    (zero.mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE))
+		return -EINVAL;
+
+	req = (struct uffd_fill_request) {
+		.ctx = ctx,
+		.op = UFFD_FILL_ZEROPAGE,
+		.dst = zero.range.start,
+		.len = zero.range.len,
+	};
+	return uffd_fill(&req, !(zero.mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE),
+			 &user->zeropage);
+}
+
+static const struct uffd_ioctl {
+	unsigned int cmd;
+	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg);
+} uffd_ioctls[] = {
+	{ UFFDIO_COPY,		uffd_ioctl_copy },
+	{ UFFDIO_ZEROPAGE,	uffd_ioctl_zeropage },
+	{ UFFDIO_WAKE,		uffd_ioctl_wake },
+	{ UFFDIO_REGISTER,	uffd_ioctl_register },
+	{ UFFDIO_UNREGISTER,	uffd_ioctl_unregister },
+	{ UFFDIO_API,		uffd_ioctl_api },
+};
+
+static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
+			      unsigned long arg)
+{
+	struct userfaultfd_ctx *ctx = file->private_data;
+	unsigned int i;
+
+	if (cmd != UFFDIO_API && !uffd_initialized(ctx))
+		return -EINVAL;
+	for (i = 0; i < ARRAY_SIZE(uffd_ioctls); i++)
+		if (uffd_ioctls[i].cmd == cmd)
+			return uffd_ioctls[i].run(ctx, (void __user *)arg);
+	return -EINVAL;
+}
+
+/*
+ * The file
+ */
+
+#ifdef CONFIG_PROC_FS
+static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct userfaultfd_ctx *ctx = file->private_data;
+	unsigned int features = 0;
+
+	if (uffd_initialized(ctx))
+		features = (u32)ctx->features | UFFD_FDINFO_INITIALIZED;
+	seq_printf(m, "pending:\t%lu\ntotal:\t%lu\n",
+		   READ_ONCE(ctx->queue.faults),
+		   uffd_index_count(&ctx->index));
+	seq_printf(m, "API:\t%llx:%x:%llx\n", UFFD_API, features,
+		   UFFD_FD_IOCTLS | UFFD_RANGE_IOCTLS);
+}
+#endif
+
+static int userfaultfd_release(struct inode *inode, struct file *file)
+{
+	struct userfaultfd_ctx *ctx = file->private_data;
+
+	/* A child's file whose FORK could not be delivered has no context. */
+	if (!ctx)
+		return 0;
+	/*
+	 * Faults that come from here on do not park.  Those that did not see it
+	 * have parked when release_mm() gets the locks that they hold.
+	 */
+	WRITE_ONCE(ctx->released, true);
+	userfaultfd_release_mm(ctx, ctx->mm);
+	uffd_index_wake(&ctx->index, &ctx->queue, 0, ULONG_MAX);
+	uffd_events_release(ctx);
+	wake_up_poll(&ctx->queue.pollers, EPOLLHUP);
+	uffd_ctx_put(ctx);
+	return 0;
+}
+
+static const struct file_operations userfaultfd_fops = {
+#ifdef CONFIG_PROC_FS
+	.show_fdinfo	= userfaultfd_show_fdinfo,
+#endif
+	.release	= userfaultfd_release,
+	.poll		= userfaultfd_poll,
+	.read_iter	= userfaultfd_read_iter,
+	.unlocked_ioctl	= userfaultfd_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+	.llseek		= noop_llseek,
+};
+
+static int uffd_create(unsigned int flags)
+{
+	struct userfaultfd_ctx *ctx;
+	struct file *file;
+	int fd;
+
+	BUILD_BUG_ON(UFFD_USER_MODE_ONLY & UFFD_FILE_FLAGS);
+	BUILD_BUG_ON(sizeof(struct uffd_msg) != 32);
+
+	if (flags & ~(UFFD_FILE_FLAGS | UFFD_USER_MODE_ONLY))
+		return -EINVAL;
+	ctx = uffd_ctx_alloc(current->mm, flags, 0);
+	if (!ctx)
+		return -ENOMEM;
+
+	fd = get_unused_fd_flags(flags & UFFD_FILE_FLAGS);
+	if (fd < 0)
+		goto put_ctx;
+	/* An inode of its own, so that a security module can have a say. */
+	file = anon_inode_create_getfile("[userfaultfd]", &userfaultfd_fops,
+					 ctx, O_RDONLY | (flags & UFFD_FILE_FLAGS),
+					 NULL);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		fd = PTR_ERR(file);
+		goto put_ctx;
+	}
+	file->f_mode |= FMODE_NOWAIT;
+	fd_install(fd, file);
+	return fd;
+
+put_ctx:
+	uffd_ctx_put(ctx);
+	return fd;
+}
+
+/*
+ * Who can hold up kernel code in the middle of an access to user memory widens
+ * the window of any race there.  That takes privilege, or an administrator who
+ * has waived it.
+ */
+static bool uffd_may_create(unsigned int flags)
+{
+	return (flags & UFFD_USER_MODE_ONLY) ||
+	       sysctl_unprivileged_userfaultfd || capable(CAP_SYS_PTRACE);
+}
+
+SYSCALL_DEFINE1(userfaultfd, int, flags)
+{
+	return uffd_may_create(flags) ? uffd_create(flags) : -EPERM;
+}
+
+/* Whoever may open /dev/userfaultfd may have any userfaultfd. */
+static long userfaultfd_dev_ioctl(struct file *file, unsigned int cmd,
+				  unsigned long flags)
+{
+	return cmd == USERFAULTFD_IOC_NEW ? uffd_create(flags) : -EINVAL;
+}
+
+static const struct file_operations userfaultfd_dev_fops = {
+	.owner		= THIS_MODULE,
+	.unlocked_ioctl	= userfaultfd_dev_ioctl,
+	.compat_ioctl	= userfaultfd_dev_ioctl,
+	.llseek		= noop_llseek,
+};
+
+static struct miscdevice userfaultfd_misc = {
+	.minor	= MISC_DYNAMIC_MINOR,
+	.name	= "userfaultfd",
+	.fops	= &userfaultfd_dev_fops,
+};
+
+#ifdef CONFIG_SYSCTL
+static struct ctl_table userfaultfd_sysctls[] = {
+	{
+		.procname	= "unprivileged_userfaultfd",
+		.mode		= 0644,
+		.data		= &sysctl_unprivileged_userfaultfd,
+		.maxlen		= sizeof(sysctl_unprivileged_userfaultfd),
+		.proc_handler	= proc_dointvec_minmax,
+		.extra1		= SYSCTL_ZERO,
+		.extra2		= SYSCTL_ONE,
+	},
+};
+
+static void __init uffd_init_sysctl(void)
+{
+	register_sysctl_init("vm", userfaultfd_sysctls);
+}
+#else
+static void __init uffd_init_sysctl(void)
+{
+}
+#endif
+
+static int __init userfaultfd_init(void)
+{
+	uffd_ctx_cache = KMEM_CACHE(userfaultfd_ctx,
+				    SLAB_HWCACHE_ALIGN | SLAB_PANIC |
+				    SLAB_ACCOUNT);
+	uffd_init_sysctl();
+	return misc_register(&userfaultfd_misc);
+}
+__initcall(userfaultfd_init);

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The fd half of userfaultfd: what its rooms share.
+ *
+ *	wait.c	threads that sleep on a fault, found by address
+ *	queue.c	messages, in one order, and the readers that wait for them
+ *	event.c	changes of the address space, and the gate they close
+ *
+ * Lock order: the fault lock or mmap_lock, then a shard's lock, then the
+ * queue's lock.  Both of ours are taken from process context only and are held
+ * for no longer than a few list operations.  Neither nests inside the lock of
+ * the poll wait queue, which aio takes with interrupts off.
+ */
+
+#ifndef _FS_USERFAULTFD_UFFD_H
+#define _FS_USERFAULTFD_UFFD_H
+
+#include <linux/cache.h>
+#include <linux/completion.h>
+#include <linux/list.h>
+#include <linux/rbtree.h>
+#include <linux/rcupdate.h>
+#include <linux/refcount.h>
+#include <linux/sched/wake_q.h>
+#include <linux/spinlock.h>
+#include <linux/userfaultfd_k.h>
+#include <linux/wait.h>
+
+/*
+ * Messages: queue.c
+ */
+
+/* Where a message is on its way to a reader.  Guarded by the queue's lock. */
+enum uffd_item_state {
+	UFFD_ITEM_NEW,		/* not queued yet */
+	UFFD_ITEM_HELD,		/* queued, but it and all behind it wait */
+	UFFD_ITEM_READY,	/* queued */
+	UFFD_ITEM_TAKEN,	/* in a reader's hands, or already read */
+	UFFD_ITEM_GONE,		/* nobody must read it any more */
+};
+
+/**
+ * struct uffd_item - a message's place in the queue
+ * @link: in uffd_queue.items while HELD or READY
+ * @seq: its place in the order of all messages of the context
+ * @state: see enum uffd_item_state
+ * @msg: what read() returns
+ */
+struct uffd_item {
+	struct list_head link;
+	unsigned long seq;
+	enum uffd_item_state state;
+	struct uffd_msg msg;
+};
+
+/**
+ * struct uffd_queue - messages in the order of their causes, and who waits
+ * @lock: guards all of it but @pollers, which has a lock of its own
+ * @seq: of the newest message
+ * @items: messages that no reader has taken, oldest first
+ * @held: how many of @items are HELD
+ * @faults: how many of @items are faults, for fdinfo
+ * @readable: the first item is READY; poll() reads it with no lock
+ * @readers: readers with nothing to read, the last to come first
+ * @pollers: poll(), epoll, aio and io_uring
+ */
+struct uffd_queue {
+	spinlock_t lock;
+	bool readable;
+	unsigned int held;
+	unsigned long faults;
+	unsigned long seq;
+	struct list_head items;
+	struct list_head readers;
+
+	wait_queue_head_t pollers ____cacheline_aligned_in_smp;
+};
+
+/* Messages taken, and copied to userland, at a time. */
+#define UFFD_BATCH	16
+
+/**
+ * struct uffd_batch - messages in a reader's hands
+ * @nr: how many
+ * @msg: copies, since a sleeper may wake and take the original with it
+ * @item: what is needed to give back those that could not be delivered
+ * @item.seq: its place
+ * @item.event: the event, or NULL if it is a fault
+ */
+struct uffd_batch {
+	unsigned int nr;
+	struct uffd_msg msg[UFFD_BATCH];
+	struct {
+		unsigned long seq;
+		struct uffd_event *event;
+	} item[UFFD_BATCH];
+};
+
+void uffd_queue_init(struct uffd_queue *q);
+void uffd_queue_add(struct uffd_queue *q, struct uffd_item *item,
+		    struct wake_q_head *wake);
+void uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
+			struct wake_q_head *wake);
+void __uffd_queue_append(struct uffd_queue *q, struct uffd_item *item,
+			 enum uffd_item_state state, struct wake_q_head *wake);
+void __uffd_queue_publish(struct uffd_queue *q, struct uffd_item *item,
+			  struct wake_q_head *wake);
+void __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item,
+			 struct wake_q_head *wake);
+void __uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
+			  struct wake_q_head *wake);
+void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
+		     unsigned int max);
+int uffd_queue_wait(struct uffd_queue *q);
+void uffd_queue_announce(struct uffd_queue *q, struct wake_q_head *wake);
+
+/**
+ * uffd_item_is_fault() - is this the message of a fault, or of an event?
+ * @item: a message
+ */
+static inline bool uffd_item_is_fault(const struct uffd_item *item)
+{
+	return item->msg.event == UFFD_EVENT_PAGEFAULT;
+}
+
+/*
+ * Sleepers: wait.c
+ */
+
+/* Addresses are spread over shards by stripes of this size, as a power of 2. */
+#define UFFD_STRIPE_SHIFT	21
+#define UFFD_SHARDS		64
+
+/**
+ * struct uffd_waiter - a thread that waits for its fault to be resolved
+ * @node: in the shard of @address, ordered by address; shard's lock
+ * @address: as in the message: that is what a wake-up is matched against
+ * @parked: it is in the shard.  Cleared, with release, by the waker as the last
+ *	thing it does with this record, which is on the sleeper's stack
+ * @task: the sleeper
+ * @item: its message
+ */
+struct uffd_waiter {
+	struct rb_node node;
+	unsigned long address;
+	bool parked;
+	struct task_struct *task;
+	struct uffd_item item;
+};
+
+/**
+ * struct uffd_shard - the sleepers of every UFFD_SHARDS-th stripe
+ * @lock: guards @sleepers and the link of each record in it
+ * @sleepers: struct uffd_waiter by address; wakers peek at the root unlocked
+ */
+struct uffd_shard {
+	spinlock_t lock;
+	struct rb_root sleepers;
+} ____cacheline_aligned_in_smp;
+
+struct uffd_index {
+	struct uffd_shard shard[UFFD_SHARDS];
+};
+
+void uffd_index_init(struct uffd_index *index);
+void uffd_index_park(struct uffd_index *index, struct uffd_waiter *waiter);
+void uffd_index_unpark(struct uffd_index *index, struct uffd_queue *queue,
+		       struct uffd_waiter *waiter);
+unsigned int uffd_index_wake(struct uffd_index *index,
+			     struct uffd_queue *queue, unsigned long first,
+			     unsigned long last);
+bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
+			unsigned long address, unsigned long seq);
+unsigned long uffd_index_count(struct uffd_index *index);
+
+/*
+ * Events: event.c
+ */
+
+/* Events read lately that a call in flight is still measured against. */
+#define UFFD_HISTORY	16
+
+/**
+ * struct uffd_events - what fills are measured against
+ * @generation: number of the newest event; fills read it with no lock
+ * @nr_unread: length of @unread; fills read it with no lock
+ * @unread: events that have not reached a reader's memory, oldest first
+ * @gate: fills that wait for a held event to be published
+ * @forgotten: newest generation that has dropped out of @history
+ * @history: ring of events that have been read
+ *
+ * All of it is guarded by the queue's lock, and written only when there is an
+ * event, so that it stays shared in the caches of those who only fill.
+ */
+struct uffd_events {
+	unsigned long generation;
+	unsigned int nr_unread;
+	struct list_head unread;
+	wait_queue_head_t gate;
+	unsigned long forgotten;
+	struct {
+		unsigned long generation;
+		struct uffd_msg msg;
+	} history[UFFD_HISTORY];
+};
+
+/**
+ * struct uffd_event - a change of the address space, told to the handler
+ * @item: its message
+ * @refs: one of the thread that caused it, one of the queue until it is
+ *	delivered or withdrawn
+ * @ctx: the context it is told to; a reference
+ * @child: of a FORK, the context of the child's mm; a reference, handed over
+ *	to the child's file when the event is delivered
+ * @generation: its number among the events of the context
+ * @unread: in uffd_events.unread; queue's lock
+ * @batch: in the list that the hooks pass from prepare to complete
+ * @done: delivered, or never going to be
+ * @orphan: the thread that caused it has been killed; queue's lock
+ */
+struct uffd_event {
+	struct uffd_item item;
+	refcount_t refs;
+	struct userfaultfd_ctx *ctx;
+	struct userfaultfd_ctx *child;
+	unsigned long generation;
+	struct list_head unread;
+	struct list_head batch;
+	struct completion done;
+	bool orphan;
+};
+
+void uffd_events_init(struct uffd_events *events);
+void uffd_events_release(struct userfaultfd_ctx *ctx);
+void uffd_event_delivered(struct uffd_event *event);
+void uffd_event_putback(struct uffd_event *event);
+bool uffd_event_is_fork(const struct uffd_event *event);
+
+/*
+ * The context
+ */
+
+/**
+ * struct userfaultfd_ctx - a userfaultfd
+ * @mm: whose memory it serves; a reference that keeps the struct (mmgrab())
+ * @refs: one of the file, one of each event that is under way
+ * @flags: of userfaultfd(2)
+ * @initialized: UFFDIO_API has succeeded, @features are final
+ * @features: UFFD_FEATURE_*, valid once @initialized
+ * @released: the file is going away: no fault parks any more
+ * @rcu: sleepers and fault paths touch the context without a reference
+ * @events: what has changed
+ * @queue: what to read
+ * @index: who sleeps
+ *
+ * The parts that different threads write do not share cache lines.
+ */
+struct userfaultfd_ctx {
+	struct mm_struct *mm;
+	refcount_t refs;
+	unsigned int flags;
+	bool initialized;
+	bool released;
+	u64 features;
+	struct rcu_head rcu;
+
+	struct uffd_events events ____cacheline_aligned_in_smp;
+	struct uffd_queue queue ____cacheline_aligned_in_smp;
+	struct uffd_index index;
+};
+
+struct userfaultfd_ctx *uffd_ctx_alloc(struct mm_struct *mm,
+				       unsigned int flags, u64 features);
+void uffd_ctx_get(struct userfaultfd_ctx *ctx);
+void uffd_ctx_put(struct userfaultfd_ctx *ctx);
+
+/**
+ * uffd_has() - was this feature asked for?
+ * @ctx: a context that is initialized: every registered VMA's is
+ * @feature: UFFD_FEATURE_*
+ */
+static inline bool uffd_has(const struct userfaultfd_ctx *ctx, u64 feature)
+{
+	return ctx->features & feature;
+}
+
+#endif /* _FS_USERFAULTFD_UFFD_H */

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: threads that wait for their fault to be resolved.
+ *
+ * How it works
+ * ------------
+ * A thread that faults on registered memory parks: it enters a record, on its
+ * stack, into an index by address, looks at the page table once more, queues a
+ * message, drops the fault lock and sleeps.  Whoever resolves a range takes the
+ * records of that range out of the index and wakes their threads.  It costs
+ * O(log n + woken), and nobody is looked at whom the range does not concern.
+ *
+ * The index is cut into shards by address, so that faults in different places
+ * do not meet on one lock.  A shard without sleepers is passed by with one
+ * load.  No wake-up is lost in that, because
+ *
+ *	faulting thread			resolving thread
+ *	---------------			----------------
+ *	enter the index			set the PTE
+ *	smp_mb()			smp_mb()
+ *	read the PTE			read the shard's root
+ *
+ * at least one of the two sees what the other has written.
+ *
+ * The record belongs to the waker from the moment it is found in the index
+ * until ->parked is cleared; from then on the sleeper may return and its stack
+ * be anything.  So the waker first takes hold of the task (wake_q_add()), then
+ * withdraws the message, then unlinks the record, then clears ->parked.
+ *
+ * A sleeper holds no reference to the context.  It touches it again only when
+ * it finds itself parked still, within an RCU read-side section: release of
+ * the file unparks everybody, and frees the context a grace period later.
+ */
+
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include "uffd.h"
+
+/**
+ * uffd_index_init() - make an empty index
+ * @index: uninitialised memory
+ */
+void uffd_index_init(struct uffd_index *index)
+{
+	unsigned int i;
+
+	for (i = 0; i < UFFD_SHARDS; i++) {
+		spin_lock_init(&index->shard[i].lock);
+		index->shard[i].sleepers = RB_ROOT;
+	}
+}
+
+static struct uffd_shard *uffd_shard(struct uffd_index *index,
+				     unsigned long stripe)
+{
+	return &index->shard[stripe % UFFD_SHARDS];
+}
+
+static struct uffd_shard *uffd_shard_of(struct uffd_index *index,
+					unsigned long address)
+{
+	return uffd_shard(index, address >> UFFD_STRIPE_SHIFT);
+}
+
+static bool uffd_waiter_less(struct rb_node *a, const struct rb_node *b)
+{
+	return rb_entry(a, struct uffd_waiter, node)->address <
+	       rb_entry(b, struct uffd_waiter, node)->address;
+}
+
+/* The first sleeper at or above @address.  The shard is locked. */
+static struct uffd_waiter *uffd_shard_find(struct uffd_shard *shard,
+					   unsigned long address)
+{
+	struct rb_node *node = shard->sleepers.rb_node;
+	struct uffd_waiter *waiter, *found = NULL;
+
+	while (node) {
+		waiter = rb_entry(node, struct uffd_waiter, node);
+		if (waiter->address < address) {
+			node = node->rb_right;
+		} else {
+			found = waiter;
+			node = node->rb_left;
+		}
+	}
+	return found;
+}
+
+static struct uffd_waiter *uffd_waiter_next(struct uffd_waiter *waiter)
+{
+	struct rb_node *next = rb_next(&waiter->node);
+
+	return next ? rb_entry(next, struct uffd_waiter, node) : NULL;
+}
+
+/**
+ * uffd_index_park() - enter a thread into the index
+ * @index: the index
+ * @waiter: its record; @address and @task are set
+ *
+ * Context: the caller holds the fault lock: release of the file relies on
+ * finding everybody who came before it took that lock.
+ */
+void uffd_index_park(struct uffd_index *index, struct uffd_waiter *waiter)
+{
+	struct uffd_shard *shard = uffd_shard_of(index, waiter->address);
+
+	waiter->item.state = UFFD_ITEM_NEW;
+	waiter->parked = true;
+	spin_lock(&shard->lock);
+	rb_add(&waiter->node, &shard->sleepers, uffd_waiter_less);
+	spin_unlock(&shard->lock);
+}
+
+/**
+ * uffd_index_unpark() - take a thread out of the index, if no waker has
+ * @index: the index
+ * @queue: where its message may be
+ * @waiter: its record
+ */
+void uffd_index_unpark(struct uffd_index *index, struct uffd_queue *queue,
+		       struct uffd_waiter *waiter)
+{
+	struct uffd_shard *shard = uffd_shard_of(index, waiter->address);
+	DEFINE_WAKE_Q(none);	/* a fault holds nothing back */
+
+	spin_lock(&shard->lock);
+	if (waiter->parked) {
+		spin_lock(&queue->lock);
+		__uffd_queue_remove(queue, &waiter->item, &none);
+		spin_unlock(&queue->lock);
+		rb_erase(&waiter->node, &shard->sleepers);
+		waiter->parked = false;
+	}
+	spin_unlock(&shard->lock);
+}
+
+/*
+ * Wakes the sleepers of one shard.  Only messages that no reader has taken need
+ * the queue's lock: the state is peeked at without it, since the one way back
+ * from TAKEN, uffd_index_putback(), needs the shard's lock, which we have.
+ */
+static unsigned int uffd_shard_wake(struct uffd_shard *shard,
+				    struct uffd_queue *queue,
+				    unsigned long first, unsigned long last,
+				    struct wake_q_head *wake)
+{
+	struct uffd_waiter *waiter, *next;
+	bool locked = false;
+	unsigned int nr = 0;
+
+	spin_lock(&shard->lock);
+	for (waiter = uffd_shard_find(shard, first);
+	     waiter && waiter->address <= last; waiter = next) {
+		next = uffd_waiter_next(waiter);
+		if (READ_ONCE(waiter->item.state) != UFFD_ITEM_TAKEN) {
+			if (!locked)
+				spin_lock(&queue->lock);
+			locked = true;
+			__uffd_queue_remove(queue, &waiter->item, wake);
+		}
+		wake_q_add(wake, waiter->task);
+		rb_erase(&waiter->node, &shard->sleepers);
+		nr++;
+		/* Paired with uffd_sleep(): after this the record is not ours. */
+		smp_store_release(&waiter->parked, false);
+	}
+	if (locked)
+		spin_unlock(&queue->lock);
+	spin_unlock(&shard->lock);
+	return nr;
+}
+
+/**
+ * uffd_index_wake() - wake all who sleep on an address in a range
+ * @index: the index
+ * @queue: where their messages may be
+ * @first: lowest address
+ * @last: highest address
+ *
+ * Messages not read yet are withdrawn: a fault that is resolved is not read.
+ *
+ * Context: the page tables have been changed already.  No locks of ours held.
+ *
+ * Return: how many threads have been woken.
+ */
+unsigned int uffd_index_wake(struct uffd_index *index,
+			     struct uffd_queue *queue, unsigned long first,
+			     unsigned long last)
+{
+	unsigned long stripe = first >> UFFD_STRIPE_SHIFT;
+	unsigned long stripes = (last >> UFFD_STRIPE_SHIFT) - stripe + 1;
+	unsigned int nr = 0;
+
+	/* Paired with the barrier in handle_userfault(), see above. */
+	smp_mb();
+
+	for (stripes = min_t(unsigned long, stripes, UFFD_SHARDS); stripes;
+	     stripes--, stripe++) {
+		struct uffd_shard *shard = uffd_shard(index, stripe);
+		DEFINE_WAKE_Q(wake);
+
+		if (!READ_ONCE(shard->sleepers.rb_node))
+			continue;
+		nr += uffd_shard_wake(shard, queue, first, last, &wake);
+		wake_up_q(&wake);
+	}
+	return nr;
+}
+
+/**
+ * uffd_index_putback() - give back the message of a fault, if it still matters
+ * @index: the index
+ * @queue: the queue it was taken from
+ * @address: as in the message
+ * @seq: its place in the queue
+ *
+ * Return: true if the thread still sleeps and its message can be read again.
+ */
+bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
+			unsigned long address, unsigned long seq)
+{
+	struct uffd_shard *shard = uffd_shard_of(index, address);
+	struct uffd_waiter *waiter;
+	DEFINE_WAKE_Q(wake);
+	bool found = false;
+
+	spin_lock(&shard->lock);
+	for (waiter = uffd_shard_find(shard, address);
+	     waiter && waiter->address == address;
+	     waiter = uffd_waiter_next(waiter)) {
+		if (waiter->item.seq != seq)
+			continue;
+		/* seq is not set while NEW, but then it cannot be in a batch. */
+		if (waiter->item.state == UFFD_ITEM_TAKEN) {
+			uffd_queue_putback(queue, &waiter->item, &wake);
+			found = true;
+		}
+		break;
+	}
+	spin_unlock(&shard->lock);
+	if (found)
+		uffd_queue_announce(queue, &wake);
+	return found;
+}
+
+/**
+ * uffd_index_count() - count the sleepers
+ * @index: the index
+ *
+ * Walks them all: for fdinfo.
+ */
+unsigned long uffd_index_count(struct uffd_index *index)
+{
+	struct rb_node *node;
+	unsigned long nr = 0;
+	unsigned int i;
+
+	for (i = 0; i < UFFD_SHARDS; i++) {
+		struct uffd_shard *shard = &index->shard[i];
+
+		spin_lock(&shard->lock);
+		for (node = rb_first(&shard->sleepers); node;
+		     node = rb_next(node))
+			nr++;
+		spin_unlock(&shard->lock);
+	}
+	return nr;
+}
+
+/**
+ * userfaultfd_wake_range() - wake those who sleep on a range
+ * @ctx: their context
+ * @start: first byte
+ * @len: bytes, not zero
+ *
+ * Context: may be called with mmap_lock and VMA locks held, of any mm.
+ */
+void userfaultfd_wake_range(struct userfaultfd_ctx *ctx, unsigned long start,
+			    unsigned long len)
+{
+	uffd_index_wake(&ctx->index, &ctx->queue, start, start + len - 1);
+}
+
+static void uffd_fault_message(struct uffd_msg *msg,
+			       const struct userfaultfd_ctx *ctx,
+			       const struct vm_fault *vmf, unsigned long reason)
+{
+	__u64 flags = 0;
+
+	if (vmf->flags & FAULT_FLAG_WRITE)
+		flags |= UFFD_PAGEFAULT_FLAG_WRITE;
+	if (reason == VM_UFFD_WP)
+		flags |= UFFD_PAGEFAULT_FLAG_WP;
+	else if (reason == VM_UFFD_MINOR)
+		flags |= UFFD_PAGEFAULT_FLAG_MINOR;
+
+	/* All of it goes to userland: no byte may stay uninitialised. */
+	memset(msg, 0, sizeof(*msg));
+	msg->event = UFFD_EVENT_PAGEFAULT;
+	msg->arg.pagefault.flags = flags;
+	msg->arg.pagefault.address = uffd_has(ctx, UFFD_FEATURE_EXACT_ADDRESS) ?
+				     vmf->real_address : vmf->address;
+	if (uffd_has(ctx, UFFD_FEATURE_THREAD_ID))
+		msg->arg.pagefault.feat.ptid = task_pid_vnr(current);
+}
+
+static unsigned int uffd_sleep_state(const struct vm_fault *vmf)
+{
+	if (vmf->flags & FAULT_FLAG_INTERRUPTIBLE)
+		return TASK_INTERRUPTIBLE;
+	return vmf->flags & FAULT_FLAG_KILLABLE ? TASK_KILLABLE :
+						  TASK_UNINTERRUPTIBLE;
+}
+
+/* Sleeps until a waker has cleared ->parked, or a signal comes. */
+static void uffd_sleep(struct uffd_waiter *waiter, unsigned int state)
+{
+	for (;;) {
+		set_current_state(state);
+		/* Paired with uffd_shard_wake(). */
+		if (!smp_load_acquire(&waiter->parked) ||
+		    signal_pending_state(state, current))
+			break;
+		schedule();
+	}
+	__set_current_state(TASK_RUNNING);
+}
+
+/* May this fault be told to a handler, as opposed to raise SIGBUS? */
+static bool uffd_deliverable(const struct userfaultfd_ctx *ctx,
+			     const struct vm_fault *vmf)
+{
+	if (uffd_has(ctx, UFFD_FEATURE_SIGBUS))
+		return false;
+	if ((ctx->flags & UFFD_USER_MODE_ONLY) &&
+	    !(vmf->flags & FAULT_FLAG_USER))
+		return false;
+	/* The caller cannot go back and fault again, so it cannot wait. */
+	return vmf->flags & FAULT_FLAG_ALLOW_RETRY;
+}
+
+/**
+ * handle_userfault() - hand a fault to the handler and wait for it
+ * @vmf: the fault, on registered memory
+ * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
+ *
+ * Context: called with the fault lock (the VMA's, or mmap_lock for reading) and
+ * no page-table lock held.  Sleeps.
+ *
+ * Return: VM_FAULT_RETRY with the fault lock dropped, when the handler has
+ * resolved the fault, a signal came or the file is gone: the access is to be
+ * tried again.  With FAULT_FLAG_RETRY_NOWAIT it is returned at once, with the
+ * lock held.  VM_FAULT_SIGBUS, with the lock held, when nobody can be asked.
+ */
+vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
+{
+	struct userfaultfd_ctx *ctx = vmf->vma->vm_userfaultfd_ctx.ctx;
+	unsigned int state = uffd_sleep_state(vmf);
+	struct uffd_waiter waiter;
+	DEFINE_WAKE_Q(wake);
+	bool open;
+
+	/* A task that is being torn down or dumped has nobody to wait for. */
+	if (current->flags & (PF_EXITING | PF_DUMPCORE))
+		return VM_FAULT_SIGBUS;
+
+	assert_fault_locked(vmf);
+	if (!ctx || !uffd_deliverable(ctx, vmf))
+		return VM_FAULT_SIGBUS;
+	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+	/*
+	 * The file is being released, and release waits for our lock: let go of
+	 * it, even for GUP, which would otherwise keep it and come again.
+	 */
+	if (READ_ONCE(ctx->released)) {
+		release_fault_lock(vmf);
+		return VM_FAULT_RETRY;
+	}
+
+	uffd_fault_message(&waiter.item.msg, ctx, vmf, reason);
+	waiter.address = waiter.item.msg.arg.pagefault.address;
+	waiter.task = current;
+	uffd_index_park(&ctx->index, &waiter);
+	/* Paired with the barrier in uffd_index_wake(), see above. */
+	smp_mb();
+	open = userfaultfd_fault_open(vmf, reason);
+	if (open)
+		uffd_queue_add(&ctx->queue, &waiter.item, &wake);
+
+	/*
+	 * From here on release of the file can go ahead.  RCU keeps the context
+	 * for us while we tell the readers.
+	 */
+	rcu_read_lock();
+	release_fault_lock(vmf);
+	if (open)
+		uffd_queue_announce(&ctx->queue, &wake);
+	rcu_read_unlock();
+
+	if (open)
+		uffd_sleep(&waiter, state);
+
+	rcu_read_lock();
+	if (smp_load_acquire(&waiter.parked))
+		uffd_index_unpark(&ctx->index, &ctx->queue, &waiter);
+	rcu_read_unlock();
+	return VM_FAULT_RETRY;
+}

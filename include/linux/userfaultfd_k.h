@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * userfaultfd: all that the rest of the kernel may call, and all that its two
+ * halves may call of each other.
+ *
+ * The fd half (fs/userfaultfd.c, fs/userfaultfd/) knows messages and sleepers
+ * and nothing of pages.  The memory half (mm/userfaultfd.c, mm/userfaultfd/)
+ * knows pages and nothing of messages.  struct userfaultfd_ctx belongs to the
+ * fd half; everybody else passes pointers to it around.
+ *
+ * A VMA points to its context without holding a reference.  The pointer is
+ * valid while the VMA or the mm is locked: release of the fd clears it from
+ * every VMA, under both locks, before the context may go away.
+ */
+
+#ifndef _LINUX_USERFAULTFD_K_H
+#define _LINUX_USERFAULTFD_K_H
+
+#ifdef CONFIG_USERFAULTFD
+
+#include <linux/userfaultfd.h>	/* the UAPI */
+
+#include <linux/fcntl.h>
+#include <linux/mm.h>
+#include <linux/swap.h>
+#include <linux/swapops.h>
+#include <asm-generic/pgtable_uffd.h>
+#include <linux/hugetlb_inline.h>
+
+/* A registered VMA has at least one of these set. */
+#define __VM_UFFD_FLAGS	(VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR)
+
+/*
+ * The fault path.
+ */
+
+vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason);
+
+/*
+ * What kind of userfaults does this VMA take?
+ */
+
+/**
+ * userfaultfd_missing() - are faults on absent pages of the VMA delivered?
+ * @vma: a VMA, locked
+ */
+static inline bool userfaultfd_missing(struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_UFFD_MISSING;
+}
+
+/**
+ * userfaultfd_wp() - are writes to protected pages of the VMA delivered?
+ * @vma: a VMA, locked
+ */
+static inline bool userfaultfd_wp(struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_UFFD_WP;
+}
+
+/**
+ * userfaultfd_minor() - are faults on pages that only the page cache has
+ * delivered?
+ * @vma: a VMA, locked
+ */
+static inline bool userfaultfd_minor(struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_UFFD_MINOR;
+}
+
+/**
+ * userfaultfd_armed() - is the VMA registered at all?
+ * @vma: a VMA, locked
+ */
+static inline bool userfaultfd_armed(struct vm_area_struct *vma)
+{
+	return vma->vm_flags & __VM_UFFD_FLAGS;
+}
+
+/**
+ * userfaultfd_pte_wp() - does a write through this PTE have to be delivered?
+ * @vma: the VMA that maps it, locked
+ * @pte: a present PTE
+ */
+static inline bool userfaultfd_pte_wp(struct vm_area_struct *vma, pte_t pte)
+{
+	return pte_uffd_wp(pte) && userfaultfd_wp(vma);
+}
+
+/**
+ * userfaultfd_huge_pmd_wp() - does a write through this PMD have to be
+ * delivered?
+ * @vma: the VMA that maps it, locked
+ * @pmd: a present huge PMD
+ */
+static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
+					   pmd_t pmd)
+{
+	return pmd_uffd_wp(pmd) && userfaultfd_wp(vma);
+}
+
+/**
+ * uffd_disable_huge_pmd_share() - must hugetlb keep its own PMDs for the VMA?
+ * @vma: a VMA, locked
+ *
+ * A shared page table would show one mapping's protection in the other, and
+ * would let one mapping's faults fill the other behind the handler's back.
+ */
+static inline bool uffd_disable_huge_pmd_share(struct vm_area_struct *vma)
+{
+	return vma->vm_flags & (VM_UFFD_MINOR | VM_UFFD_WP);
+}
+
+/**
+ * uffd_disable_fault_around() - may a fault map only the page it hit?
+ * @vma: a VMA, locked
+ *
+ * Mapping a neighbour would resolve a minor fault that was never delivered,
+ * and could pass over a write-protect marker.
+ */
+static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
+{
+	return vma->vm_flags & (VM_UFFD_MINOR | VM_UFFD_WP);
+}
+
+/**
+ * is_mergeable_vm_userfaultfd_ctx() - as far as userfaultfd goes, may the VMA
+ * be merged with one of this context?
+ * @vma: a VMA, locked
+ * @vm_ctx: the other's context
+ */
+static inline bool
+is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
+				struct vm_userfaultfd_ctx vm_ctx)
+{
+	return vm_ctx.ctx == vma->vm_userfaultfd_ctx.ctx;
+}
+
+bool userfaultfd_forgets_remap(const struct userfaultfd_ctx *ctx);
+bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma);
+bool userfaultfd_wp_async(struct vm_area_struct *vma);
+
+/**
+ * vma_has_uffd_without_event_remap() - will mremap() take this VMA's
+ * registration away?
+ * @vma: a VMA, locked
+ */
+static inline bool vma_has_uffd_without_event_remap(struct vm_area_struct *vma)
+{
+	struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
+
+	return ctx && userfaultfd_forgets_remap(ctx);
+}
+
+/*
+ * Events: changes of the address space that a handler asked to hear of.
+ *
+ * A prepare hook runs under the lock that makes the change atomic, and gives
+ * the event its place among the messages; the matching complete hook, with no
+ * lock held, publishes it and waits until a handler has read it.  In between
+ * nothing may fault on registered memory: fills wait for the event, and the
+ * handler may be in one of them.
+ */
+
+int dup_userfaultfd(struct vm_area_struct *vma, struct list_head *events);
+void dup_userfaultfd_complete(struct list_head *events);
+void dup_userfaultfd_fail(struct list_head *events);
+
+void mremap_userfaultfd_prep(struct vm_area_struct *vma,
+			     struct list_head *events);
+void mremap_userfaultfd_complete(struct list_head *events, unsigned long from,
+				 unsigned long to, unsigned long len);
+
+bool userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
+			unsigned long end);
+
+int userfaultfd_unmap_prep(struct vm_area_struct *vma, unsigned long start,
+			   unsigned long end, struct list_head *events);
+void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events);
+
+/*
+ * What the memory half may call of the fd half.
+ */
+
+/**
+ * struct uffd_gate - a fill, move or protect call on its way past the events
+ * @ctx: the context it was called on
+ * @generation: number of the last event the caller can know of
+ * @range: what the call touches; the second one is MOVE's source, else empty
+ * @range.start: first byte
+ * @range.end: byte after the last
+ *
+ * An event that was queued after the call began means that the caller acts on
+ * stale knowledge.  See fs/userfaultfd/event.c.
+ */
+struct uffd_gate {
+	struct userfaultfd_ctx *ctx;
+	unsigned long generation;
+	struct {
+		unsigned long start;
+		unsigned long end;
+	} range[2];
+};
+
+void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
+			   unsigned long start, unsigned long len);
+int userfaultfd_gate_pass(struct uffd_gate *gate);
+bool userfaultfd_gate_moved(const struct uffd_gate *gate);
+
+void userfaultfd_wake_range(struct userfaultfd_ctx *ctx, unsigned long start,
+			    unsigned long len);
+
+/*
+ * What the fd half, and fs/proc/, may call of the memory half.
+ */
+
+bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason);
+
+/* How a fill makes its pages. */
+enum uffd_fill_op {
+	UFFD_FILL_COPY,		/* copy them from the caller's memory */
+	UFFD_FILL_ZEROPAGE,	/* zeroes */
+	UFFD_FILL_OPS,
+};
+
+/**
+ * struct uffd_fill_request - what to fill
+ * @ctx: the context that the call came in on
+ * @mm: its mm, with a reference that keeps it in use (mmget())
+ * @op: how to make the pages
+ * @dst: first address to fill, page aligned
+ * @src: for UFFD_FILL_COPY the address in current->mm to copy from; any
+ * @len: bytes, a multiple of the page size, not zero, not wrapping
+ */
+struct uffd_fill_request {
+	struct userfaultfd_ctx *ctx;
+	struct mm_struct *mm;
+	enum uffd_fill_op op;
+	unsigned long dst;
+	unsigned long src;
+	unsigned long len;
+};
+
+ssize_t userfaultfd_fill(const struct uffd_fill_request *req);
+
+int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
+			       struct mm_struct *mm, unsigned long start,
+			       unsigned long end, unsigned long vm_flags,
+			       bool wp_async, bool *hugetlb);
+int userfaultfd_unregister_range(struct mm_struct *mm, unsigned long start,
+				 unsigned long end, bool wp_async);
+void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm);
+void userfaultfd_reset_ctx(struct vm_area_struct *vma);
+
+long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
+		   unsigned long len, bool enable_wp);
+
+#else /* CONFIG_USERFAULTFD */
+
+static inline vm_fault_t handle_userfault(struct vm_fault *vmf,
+					  unsigned long reason)
+{
+	return VM_FAULT_SIGBUS;	/* no VMA is registered: not reached */
+}
+
+static inline bool userfaultfd_missing(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool userfaultfd_wp(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool userfaultfd_minor(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool userfaultfd_armed(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool userfaultfd_pte_wp(struct vm_area_struct *vma, pte_t pte)
+{
+	return false;
+}
+
+static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
+					   pmd_t pmd)
+{
+	return false;
+}
+
+static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool
+is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
+				struct vm_userfaultfd_ctx vm_ctx)
+{
+	return true;
+}
+
+static inline bool vma_has_uffd_without_event_remap(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool userfaultfd_wp_async(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline int dup_userfaultfd(struct vm_area_struct *vma,
+				  struct list_head *events)
+{
+	return 0;
+}
+
+static inline void dup_userfaultfd_complete(struct list_head *events)
+{
+}
+
+static inline void dup_userfaultfd_fail(struct list_head *events)
+{
+}
+
+static inline void mremap_userfaultfd_prep(struct vm_area_struct *vma,
+					   struct list_head *events)
+{
+}
+
+static inline void mremap_userfaultfd_complete(struct list_head *events,
+					       unsigned long from,
+					       unsigned long to,
+					       unsigned long len)
+{
+}
+
+static inline bool userfaultfd_remove(struct vm_area_struct *vma,
+				      unsigned long start, unsigned long end)
+{
+	return true;
+}
+
+static inline int userfaultfd_unmap_prep(struct vm_area_struct *vma,
+					 unsigned long start, unsigned long end,
+					 struct list_head *events)
+{
+	return 0;
+}
+
+static inline void userfaultfd_unmap_complete(struct mm_struct *mm,
+					      struct list_head *events)
+{
+}
+
+static inline long uffd_wp_range(struct vm_area_struct *vma,
+				 unsigned long start, unsigned long len,
+				 bool enable_wp)
+{
+	return 0;
+}
+
+#endif /* CONFIG_USERFAULTFD */
+
+/*
+ * PTE markers: how a PTE that maps nothing remembers its write protection.
+ */
+
+/**
+ * userfaultfd_wp_use_markers() - does protecting the VMA mark empty PTEs?
+ * @vma: a VMA, locked
+ *
+ * In file mappings always, since a page can be dropped and found again behind
+ * the handler's back; in anonymous memory only if the handler asked for it.
+ */
+static inline bool userfaultfd_wp_use_markers(struct vm_area_struct *vma)
+{
+	if (!userfaultfd_wp(vma))
+		return false;
+	return !vma_is_anonymous(vma) || userfaultfd_wp_unpopulated(vma);
+}
+
+/**
+ * pte_marker_entry_uffd_wp() - is this a marker that protects?
+ * @entry: what a non-present PTE holds
+ */
+static inline bool pte_marker_entry_uffd_wp(swp_entry_t entry)
+{
+	return IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) &&
+	       is_pte_marker_entry(entry) &&
+	       (pte_marker_get(entry) & PTE_MARKER_UFFD_WP);
+}
+
+/**
+ * pte_marker_uffd_wp() - does the PTE hold a marker that protects?
+ * @pte: any PTE
+ */
+static inline bool pte_marker_uffd_wp(pte_t pte)
+{
+	return IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) && is_swap_pte(pte) &&
+	       pte_marker_entry_uffd_wp(pte_to_swp_entry(pte));
+}
+
+/**
+ * pte_swp_uffd_wp_any() - is the page behind this non-present PTE protected,
+ * be it swapped out or absent?
+ * @pte: any PTE
+ */
+static inline bool pte_swp_uffd_wp_any(pte_t pte)
+{
+	return IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) && is_swap_pte(pte) &&
+	       (pte_swp_uffd_wp(pte) || pte_marker_uffd_wp(pte));
+}
+
+#endif /* _LINUX_USERFAULTFD_K_H */

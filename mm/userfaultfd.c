@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: resolving faults.
+ *
+ * How it works
+ * ------------
+ * A fill finds and locks the VMA, and works through the range in spans: what
+ * one page-table lock can serve.  How a span is filled depends on the type of
+ * memory (anon.c, shmem.c, hugetlb.c in mm/userfaultfd/).
+ *
+ * Nothing sleeps on the caller's memory while the VMA is locked: the source of
+ * a copy may be registered too, in this process or another, and whoever is to
+ * bring it in may be waiting for the very lock.  So sources are copied with
+ * page faults disabled.  If that fails, the new folio is kept, the locks are
+ * dropped, the source is copied with faults allowed, and the fill starts over
+ * from the gate: the VMA may have gone, changed its type, or moved.  Since the
+ * folio is kept with its contents, a source that is evicted again and again
+ * cannot make the fill run for ever.
+ */
+
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/sched/signal.h>
+#include <linux/shmem_fs.h>
+#include <linux/uaccess.h>
+#include <linux/userfaultfd_k.h>
+#include "internal.h"
+#include "userfaultfd/fill.h"
+
+/*
+ * Finding and locking the VMA
+ */
+
+/* Private memory may be about to get anonymous pages. */
+static bool uffd_needs_anon_vma(const struct vm_area_struct *vma)
+{
+	return !(vma->vm_flags & VM_SHARED) && !vma->anon_vma;
+}
+
+/* With mmap_lock held for reading. */
+static struct vm_area_struct *uffd_find_vma(struct mm_struct *mm,
+					    unsigned long addr)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, addr);
+
+	if (!vma)
+		return ERR_PTR(-ENOENT);
+	if (!(vma->vm_flags & VM_SHARED) && anon_vma_prepare(vma))
+		return ERR_PTR(-ENOMEM);
+	return vma;
+}
+
+#ifdef CONFIG_PER_VMA_LOCK
+static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
+					    unsigned long addr)
+{
+	struct vm_area_struct *vma;
+
+	vma = lock_vma_under_rcu(mm, addr);
+	if (vma && !uffd_needs_anon_vma(vma))
+		return vma;
+	if (vma)
+		vma_end_read(vma);
+
+	mmap_read_lock(mm);
+	vma = uffd_find_vma(mm, addr);
+	/*
+	 * Not vma_start_read(), which may fail for no reason.  mmap_lock keeps
+	 * writers of the VMA's lock away, so this does not wait.
+	 */
+	if (!IS_ERR(vma))
+		down_read(&vma->vm_lock->lock);
+	mmap_read_unlock(mm);
+	return vma;
+}
+
+static void uffd_unlock_vma(struct vm_area_struct *vma)
+{
+	vma_end_read(vma);
+}
+#else
+static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
+					    unsigned long addr)
+{
+	struct vm_area_struct *vma;
+
+	mmap_read_lock(mm);
+	vma = uffd_find_vma(mm, addr);
+	if (IS_ERR(vma))
+		mmap_read_unlock(mm);
+	return vma;
+}
+
+static void uffd_unlock_vma(struct vm_area_struct *vma)
+{
+	mmap_read_unlock(vma->vm_mm);
+}
+#endif /* CONFIG_PER_VMA_LOCK */
+
+static void uffd_fill_unlock(struct uffd_fill *fill)
+{
+	uffd_unlock_vma(fill->vma);
+	fill->vma = NULL;
+}
+
+/* All of the range must be in one VMA, and that VMA registered, with anybody. */
+static int uffd_fill_lock(struct uffd_fill *fill)
+{
+	const struct uffd_fill_request *req = fill->req;
+	struct vm_area_struct *vma;
+
+	vma = uffd_lock_vma(req->mm, req->dst);
+	if (IS_ERR(vma))
+		return PTR_ERR(vma);
+	fill->vma = vma;
+	if (vma->vm_userfaultfd_ctx.ctx && req->len <= vma->vm_end - req->dst)
+		return 0;
+	uffd_fill_unlock(fill);
+	return -ENOENT;
+}
+
+/*
+ * Help for the span functions
+ */
+
+static const struct uffd_memory *uffd_memory_of(struct vm_area_struct *vma)
+{
+	if (IS_ENABLED(CONFIG_HUGETLB_PAGE) && is_vm_hugetlb_page(vma))
+		return &uffd_hugetlb;
+	if (IS_ENABLED(CONFIG_SHMEM) && vma_is_shmem(vma) &&
+	    (vma->vm_flags & VM_SHARED))
+		return &uffd_shmem;
+	/* A page put into a private mapping of a file is the mapping's own. */
+	if (vma_is_anonymous(vma) || vma_is_shmem(vma))
+		return &uffd_anon;
+	return NULL;
+}
+
+/**
+ * uffd_fill_take_kept() - take the folio that was kept for the next page
+ * @fill: the fill, its VMA locked
+ *
+ * Return: the folio, which holds the source and belongs to the caller, or NULL.
+ */
+struct folio *uffd_fill_take_kept(struct uffd_fill *fill)
+{
+	struct folio *folio = fill->kept;
+
+	if (!folio)
+		return NULL;
+	fill->kept = NULL;
+	/* The VMA may be another one by now, of another type. */
+	if (fill->kept_ready &&
+	    fill->kept_type == uffd_memory_of(fill->vma) &&
+	    fill->kept_size == vma_kernel_pagesize(fill->vma))
+		return folio;
+	folio_put(folio);
+	return NULL;
+}
+
+/*
+ * Copies as many bytes as the folio holds.  Not copy_folio_from_user() for small
+ * folios: a kernel without huge pages does not have it.
+ */
+static bool uffd_copy_in(struct folio *folio, const void __user *src,
+			 bool may_fault)
+{
+	unsigned long left;
+	void *kaddr;
+
+	if (IS_ENABLED(CONFIG_HUGETLB_PAGE) && folio_test_large(folio))
+		return !copy_folio_from_user(folio, src, may_fault);
+
+	kaddr = kmap_local_folio(folio, 0);
+	if (!may_fault)
+		pagefault_disable();
+	left = copy_from_user(kaddr, src, PAGE_SIZE);
+	if (!may_fault)
+		pagefault_enable();
+	kunmap_local(kaddr);
+	if (left)
+		return false;
+	flush_dcache_folio(folio);
+	return true;
+}
+
+/**
+ * uffd_fill_read() - copy the source of a page into a new folio
+ * @fill: the fill, its VMA locked
+ * @folio: a new folio, of the VMA's page size
+ * @src: where the source is
+ *
+ * Return: true, or false if the source is not resident.
+ */
+bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
+		    const void __user *src)
+{
+	return uffd_copy_in(folio, src, false);
+}
+
+/**
+ * uffd_fill_keep() - keep a folio for the next page until the next attempt
+ * @fill: the fill, its VMA locked
+ * @folio: a new folio, of the VMA's page size; it is the fill's from here on
+ * @ready: it holds the source already
+ *
+ * It comes back, with the source in it, from uffd_fill_take_kept().
+ *
+ * Return: what the span function is to return.
+ */
+int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready)
+{
+	fill->kept = folio;
+	fill->kept_ready = ready;
+	fill->kept_type = uffd_memory_of(fill->vma);
+	fill->kept_size = vma_kernel_pagesize(fill->vma);
+	return ready ? UFFD_CHANGED : UFFD_BRING_IN;
+}
+
+/* With no locks held.  The copy may itself wait for a userfault. */
+static int uffd_fill_bring_in(struct uffd_fill *fill)
+{
+	fill->kept_ready = uffd_copy_in(fill->kept, uffd_fill_src(fill), true);
+	return fill->kept_ready ? 0 : -EFAULT;
+}
+
+/**
+ * uffd_fill_table() - find or make the page table of the next page
+ * @fill: the fill, its VMA locked
+ * @pmdp: where to put the entry that points to it
+ *
+ * The table may be gone again when it is to be locked: khugepaged may take it.
+ *
+ * Return: 0; -ENOMEM; -EEXIST if a huge page, or the entry of one, is there.
+ */
+int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp)
+{
+	struct mm_struct *mm = fill->req->mm;
+	unsigned long addr = uffd_fill_dst(fill);
+	pmd_t *pmd, val;
+	p4d_t *p4d;
+	pud_t *pud;
+
+	p4d = p4d_alloc(mm, pgd_offset(mm, addr), addr);
+	pud = p4d ? pud_alloc(mm, p4d, addr) : NULL;
+	pmd = pud ? pmd_alloc(mm, pud, addr) : NULL;
+	if (!pmd)
+		return -ENOMEM;
+	if (pmd_none(pmdp_get_lockless(pmd)) && __pte_alloc(mm, pmd))
+		return -ENOMEM;
+
+	val = pmdp_get_lockless(pmd);
+	if (!pmd_present(val) || pmd_trans_huge(val) || pmd_devmap(val))
+		return -EEXIST;
+	if (pmd_bad(val))
+		return -EFAULT;
+	*pmdp = pmd;
+	return 0;
+}
+
+/**
+ * uffd_fill_beyond_file() - is the page past the end of the mapped file?
+ * @fill: the fill, its VMA locked
+ * @addr: address of the page
+ *
+ * Context: the page-table lock is held, as truncation unmaps under it after it
+ * has changed the size.
+ */
+bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr)
+{
+	struct vm_area_struct *vma = fill->vma;
+	struct inode *inode;
+
+	if (!vma->vm_file)
+		return false;
+	inode = file_inode(vma->vm_file);
+	return linear_page_index(vma, addr) >=
+	       DIV_ROUND_UP(i_size_read(inode), PAGE_SIZE);
+}
+
+/*
+ * The fill
+ */
+
+/* Fills what it can in one hold of the VMA's lock. */
+static int uffd_fill_spans(struct uffd_fill *fill)
+{
+	const struct uffd_memory *memory = uffd_memory_of(fill->vma);
+	unsigned long end = fill->req->dst + fill->req->len;
+	uffd_span_fn span;
+	int ret;
+
+	span = memory ? memory->span[fill->req->op] : NULL;
+	if (!span)
+		return -EINVAL;
+	do {
+		ret = span(fill, end);
+		cond_resched();
+		if (!ret && fatal_signal_pending(current))
+			ret = -EINTR;
+	} while (!ret && fill->done < fill->req->len);
+	return ret;
+}
+
+static int uffd_fill_once(struct uffd_fill *fill)
+{
+	int ret;
+
+	ret = userfaultfd_gate_pass(&fill->gate);
+	if (ret)
+		return ret;
+	ret = uffd_fill_lock(fill);
+	if (!ret) {
+		ret = uffd_fill_spans(fill);
+		uffd_fill_unlock(fill);
+	}
+	/* Tell of the event rather than of what it has done to the VMA. */
+	if (ret == -ENOENT && userfaultfd_gate_moved(&fill->gate))
+		ret = UFFD_CHANGED;
+	if (ret == UFFD_BRING_IN)
+		return uffd_fill_bring_in(fill) ?: UFFD_CHANGED;
+	return ret;
+}
+
+/**
+ * userfaultfd_fill() - put pages where they are missing
+ * @req: what and where
+ *
+ * Context: process context, no locks held; the caller keeps the mm in use.
+ * Sleeps.
+ *
+ * Return: bytes filled, from the start of the range, if any; else
+ *  -EAGAIN	an event that the caller has not read concerns the range
+ *  -ENOENT	the range is not within one registered VMA
+ *  -EINVAL	this cannot be done in this kind of memory, or not with this
+ *		alignment
+ *  -EEXIST	a page is there already
+ *  -EFAULT	the source cannot be read, or the file ends before the page
+ *  -ENOMEM	no memory, or a limit of the memcg or the file system
+ *  -EINTR	killed
+ */
+ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
+{
+	struct uffd_fill fill = { .req = req };
+	int ret;
+
+	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len);
+	do {
+		ret = uffd_fill_once(&fill);
+	} while (ret > 0);
+	if (fill.kept)
+		folio_put(fill.kept);
+	return fill.done ? fill.done : ret;
+}
+
+/*
+ * Is the fault still open?
+ */
+
+/* With a present page table entry: does the fault remain one? */
+static bool uffd_entry_open(bool none, bool present, bool writable,
+			    unsigned long reason)
+{
+	if (none)
+		return true;
+	/*
+	 * What is neither is swapped out or migrates: bringing it back faults
+	 * again, if it must.
+	 */
+	return present && !writable && reason == VM_UFFD_WP;
+}
+
+/**
+ * userfaultfd_fault_open() - would this access still fault?
+ * @vmf: a fault whose thread has parked
+ * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
+ *
+ * The entry is read without its lock.  It may change right after: whoever
+ * changes it then finds the parked thread.
+ *
+ * Context: fault lock held.  May sleep.
+ */
+bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
+{
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	unsigned long addr = vmf->address;
+	pmd_t *pmd, pmdval;
+	pte_t *pte, val;
+	bool open;
+
+	if (is_vm_hugetlb_page(vmf->vma))
+		return uffd_hugetlb_fault_open(vmf, reason);
+
+	do {
+		/* The fault has allocated the tables, but they may be gone. */
+		pmd = mm_find_pmd(mm, addr);
+		if (!pmd)
+			return true;
+		pmdval = pmdp_get_lockless(pmd);
+		if (pmd_none(pmdval))
+			return true;
+		if (!pmd_present(pmdval) || pmd_devmap(pmdval))
+			return false;
+		if (pmd_trans_huge(pmdval))
+			return uffd_entry_open(false, true, pmd_write(pmdval),
+					       reason);
+		pte = pte_offset_map(pmd, addr);
+	} while (!pte);
+
+	val = ptep_get(pte);
+	open = uffd_entry_open(pte_none_mostly(val), pte_present(val),
+			       pte_present(val) && pte_write(val), reason);
+	pte_unmap(pte);
+	return open;
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: filling anonymous memory.
+ *
+ * That is memory of anonymous VMAs, and the private copies that a private
+ * mapping of a shmem file gets.  The file itself is not looked at: a fault that
+ * filled its hole would at once copy the page, and the hole would stay.
+ *
+ * Small folios are made a batch at a time: allocated, charged and copied with
+ * no page-table lock held, then mapped in one hold of it.
+ */
+
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/mm_inline.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/swap.h>
+#include "../internal.h"
+#include "fill.h"
+
+struct uffd_anon_batch {
+	unsigned int nr;
+	struct folio *folio[UFFD_SPAN_PAGES];
+};
+
+/* How many pages go into a batch: up to the end of the range or the table. */
+static unsigned int uffd_anon_span(const struct uffd_fill *fill,
+				   unsigned long end)
+{
+	unsigned long dst = uffd_fill_dst(fill);
+
+	end = pmd_addr_end(dst, end);
+	return min_t(unsigned long, (end - dst) >> PAGE_SHIFT, UFFD_SPAN_PAGES);
+}
+
+static struct folio *uffd_anon_folio(struct uffd_fill *fill,
+				     unsigned long addr)
+{
+	struct folio *folio;
+
+	folio = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, fill->vma, addr,
+				false);
+	if (folio && mem_cgroup_charge(folio, fill->req->mm, GFP_KERNEL)) {
+		folio_put(folio);
+		folio = NULL;
+	}
+	return folio;
+}
+
+/*
+ * Makes the folios of a batch.  What stops it short counts only if nothing
+ * stops the mapping of those before.
+ */
+static int uffd_anon_make(struct uffd_fill *fill, struct uffd_anon_batch *batch,
+			  unsigned int nr, struct folio **waiting)
+{
+	unsigned long dst = uffd_fill_dst(fill);
+	const void __user *src = uffd_fill_src(fill);
+	struct folio *folio = uffd_fill_take_kept(fill);
+
+	for (batch->nr = 0; batch->nr < nr; batch->nr++) {
+		unsigned long offset = batch->nr * PAGE_SIZE;
+
+		if (!folio) {
+			folio = uffd_anon_folio(fill, dst + offset);
+			if (!folio)
+				return -ENOMEM;
+			if (!uffd_fill_read(fill, folio, src + offset)) {
+				*waiting = folio;
+				return UFFD_BRING_IN;
+			}
+		}
+		/* Includes the barrier between contents and set_pte_at(). */
+		__folio_mark_uptodate(folio);
+		batch->folio[batch->nr] = folio;
+		folio = NULL;
+	}
+	return 0;
+}
+
+static void uffd_anon_map_one(struct uffd_fill *fill, struct folio *folio,
+			      unsigned long addr, pte_t *pte)
+{
+	struct vm_area_struct *vma = fill->vma;
+	pte_t entry = pte_mkdirty(mk_pte(&folio->page, vma->vm_page_prot));
+
+	if (vma->vm_flags & VM_WRITE)
+		entry = pte_mkwrite(entry, vma);
+	folio_add_new_anon_rmap(folio, vma, addr, RMAP_EXCLUSIVE);
+	folio_add_lru_vma(folio, vma);
+	set_pte_at(vma->vm_mm, addr, pte, entry);
+	update_mmu_cache(vma, addr, pte);	/* nothing there to flush */
+}
+
+/*
+ * Maps a batch in one hold of the page-table lock.  The folios mapped are the
+ * page table's and counted in fill->done; the rest stay the caller's.
+ */
+static int uffd_anon_map(struct uffd_fill *fill, struct uffd_anon_batch *batch,
+			 unsigned int *mapped)
+{
+	struct mm_struct *mm = fill->req->mm;
+	unsigned long addr = uffd_fill_dst(fill);
+	pte_t *start, *pte;
+	spinlock_t *ptl;
+	pmd_t *pmd;
+	int ret;
+
+	*mapped = 0;
+	ret = uffd_fill_table(fill, &pmd);
+	if (ret)
+		return ret;
+	start = pte_offset_map_lock(mm, pmd, addr, &ptl);
+	if (!start)
+		return UFFD_CHANGED;
+	if (userfaultfd_gate_moved(&fill->gate)) {
+		pte_unmap_unlock(start, ptl);
+		return UFFD_CHANGED;
+	}
+
+	for (pte = start; *mapped < batch->nr;
+	     ++*mapped, pte++, addr += PAGE_SIZE) {
+		if (uffd_fill_beyond_file(fill, addr)) {
+			ret = -EFAULT;
+			break;
+		}
+		/* A write-protect marker stands for an empty entry. */
+		if (!pte_none_mostly(ptep_get(pte))) {
+			ret = -EEXIST;
+			break;
+		}
+		uffd_anon_map_one(fill, batch->folio[*mapped], addr, pte);
+	}
+	if (*mapped)
+		add_mm_counter(mm, MM_ANONPAGES, *mapped);
+	pte_unmap_unlock(start, ptl);
+	fill->done += *mapped * PAGE_SIZE;
+	return ret;
+}
+
+static int uffd_anon_copy(struct uffd_fill *fill, unsigned long end)
+{
+	unsigned int nr = uffd_anon_span(fill, end), mapped = 0;
+	struct folio *waiting = NULL;
+	struct uffd_anon_batch batch;
+	int made, ret = 0;
+
+	made = uffd_anon_make(fill, &batch, nr, &waiting);
+	if (batch.nr)
+		ret = uffd_anon_map(fill, &batch, &mapped);
+	if (!ret && waiting)
+		return uffd_fill_keep(fill, waiting, false);
+
+	if (waiting)
+		folio_put(waiting);
+	/* Nothing was mapped: save at least what may have been hard to get. */
+	if (ret == UFFD_CHANGED)
+		uffd_fill_keep(fill, batch.folio[mapped++], true);
+	while (mapped < batch.nr)
+		folio_put(batch.folio[mapped++]);
+	return ret ? ret : made;
+}
+
+/* Where the zero page must not be mapped, zeroed pages are. */
+static int uffd_anon_zeroed(struct uffd_fill *fill, unsigned long end)
+{
+	struct uffd_anon_batch batch = { .nr = 1 };
+	unsigned int mapped;
+	struct folio *folio;
+	int ret;
+
+	folio = vma_alloc_zeroed_movable_folio(fill->vma, uffd_fill_dst(fill));
+	if (!folio)
+		return -ENOMEM;
+	if (mem_cgroup_charge(folio, fill->req->mm, GFP_KERNEL)) {
+		folio_put(folio);
+		return -ENOMEM;
+	}
+	__folio_mark_uptodate(folio);
+	batch.folio[0] = folio;
+	ret = uffd_anon_map(fill, &batch, &mapped);
+	if (!mapped)
+		folio_put(folio);
+	return ret;
+}
+
+static int uffd_anon_zeropage(struct uffd_fill *fill, unsigned long end)
+{
+	struct vm_area_struct *vma = fill->vma;
+	unsigned long addr = uffd_fill_dst(fill);
+	pte_t *start, *pte, entry;
+	spinlock_t *ptl;
+	pmd_t *pmd;
+	int ret;
+
+	if (mm_forbids_zeropage(vma->vm_mm))
+		return uffd_anon_zeroed(fill, end);
+
+	ret = uffd_fill_table(fill, &pmd);
+	if (ret)
+		return ret;
+	start = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
+	if (!start)
+		return UFFD_CHANGED;
+	if (userfaultfd_gate_moved(&fill->gate))
+		ret = UFFD_CHANGED;
+
+	end = pmd_addr_end(addr, end);
+	for (pte = start; !ret && addr < end; pte++, addr += PAGE_SIZE) {
+		if (uffd_fill_beyond_file(fill, addr)) {
+			ret = -EFAULT;
+		} else if (!pte_none(ptep_get(pte))) {
+			ret = -EEXIST;
+		} else {
+			entry = pfn_pte(my_zero_pfn(addr), vma->vm_page_prot);
+			set_pte_at(vma->vm_mm, addr, pte, pte_mkspecial(entry));
+			update_mmu_cache(vma, addr, pte);
+			fill->done += PAGE_SIZE;
+		}
+	}
+	pte_unmap_unlock(start, ptl);
+	return ret;
+}
+
+const struct uffd_memory uffd_anon = {
+	.span = {
+		[UFFD_FILL_COPY]	= uffd_anon_copy,
+		[UFFD_FILL_ZEROPAGE]	= uffd_anon_zeropage,
+	},
+};

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The memory half of userfaultfd: what its rooms share.
+ *
+ *	anon.c shmem.c hugetlb.c	a memory type each
+ *	register.c			VMAs in and out
+ *	protect.c			write protection
+ *
+ * Lock order on a fill: the VMA's lock (or mmap_lock for reading), hugetlb's
+ * fault mutex and VMA lock, a folio's lock, a page-table lock.
+ */
+
+#ifndef _MM_USERFAULTFD_FILL_H
+#define _MM_USERFAULTFD_FILL_H
+
+#include <linux/mm.h>
+#include <linux/userfaultfd_k.h>
+
+/* Small folios that are made and mapped together. */
+#define UFFD_SPAN_PAGES	16
+
+/*
+ * What a span reports beside 0 and -errno.  All of them mean: let go of the
+ * locks, do what it says, look the VMA up and check it again, and go on from
+ * where it stopped.
+ */
+enum uffd_again {
+	UFFD_BRING_IN = 1,	/* the source is not resident: fill->kept waits */
+	UFFD_CHANGED,		/* page table or gate are not what they were */
+};
+
+struct uffd_memory;
+
+/**
+ * struct uffd_fill - a fill on its way
+ * @req: what was asked for
+ * @gate: the events it must not overtake
+ * @vma: the VMA it fills, locked for reading; NULL between attempts
+ * @done: bytes filled so far
+ * @kept: a folio for the page at @done, whose source has been or is about to
+ *	be copied with no lock held; or NULL
+ * @kept_ready: @kept holds the source
+ * @kept_type: the type of memory that @kept was made for,
+ * @kept_size: and its page size
+ */
+struct uffd_fill {
+	const struct uffd_fill_request *req;
+	struct uffd_gate gate;
+	struct vm_area_struct *vma;
+	unsigned long done;
+	struct folio *kept;
+	bool kept_ready;
+	const struct uffd_memory *kept_type;
+	unsigned long kept_size;
+};
+
+/**
+ * uffd_fill_dst() - the next address to fill
+ * @fill: the fill
+ */
+static inline unsigned long uffd_fill_dst(const struct uffd_fill *fill)
+{
+	return fill->req->dst + fill->done;
+}
+
+/**
+ * uffd_fill_src() - the address to copy from
+ * @fill: the fill
+ */
+static inline const void __user *uffd_fill_src(const struct uffd_fill *fill)
+{
+	return (const void __user *)(fill->req->src + fill->done);
+}
+
+/*
+ * A span function fills from uffd_fill_dst() to at most @end, and advances
+ * fill->done by what it has filled.  It returns 0 if that was all of it, else
+ * -errno or enum uffd_again.
+ *
+ * Context: fill->vma is locked and has been checked, [dst, end) is in it.
+ */
+typedef int (*uffd_span_fn)(struct uffd_fill *fill, unsigned long end);
+
+/**
+ * struct uffd_memory - how a type of memory is filled
+ * @span: for each operation the function, or NULL if it cannot be done
+ */
+struct uffd_memory {
+	uffd_span_fn span[UFFD_FILL_OPS];
+};
+
+extern const struct uffd_memory uffd_anon;
+extern const struct uffd_memory uffd_shmem;
+extern const struct uffd_memory uffd_hugetlb;
+
+/* userfaultfd.c */
+struct folio *uffd_fill_take_kept(struct uffd_fill *fill);
+bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
+		    const void __user *src);
+int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready);
+int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp);
+bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
+
+/* hugetlb.c */
+#ifdef CONFIG_HUGETLB_PAGE
+bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason);
+#else
+static inline bool uffd_hugetlb_fault_open(struct vm_fault *vmf,
+					   unsigned long reason)
+{
+	return false;
+}
+#endif
+
+#endif /* _MM_USERFAULTFD_FILL_H */

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: VMAs in and out.
+ *
+ * A registered VMA has a context and at least one of __VM_UFFD_FLAGS; one that
+ * is not has neither.  Both change together, with mmap_lock and the VMA's lock
+ * held for writing.  VMAs are split at the ends of the range, and merged with
+ * their neighbours where registration made the difference.
+ */
+
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/shmem_fs.h>
+#include <linux/userfaultfd_k.h>
+#include "../internal.h"
+#include "../vma.h"
+#include "fill.h"
+
+static bool uffd_is_memory(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) || vma_is_shmem(vma) ||
+	       is_vm_hugetlb_page(vma);
+}
+
+/* Can this VMA be registered for these modes? */
+static bool uffd_supports(struct vm_area_struct *vma, unsigned long modes,
+			  bool wp_async)
+{
+	modes &= __VM_UFFD_FLAGS;
+	if (vma->vm_flags & VM_SHADOW_STACK)
+		return false;
+	if ((vma->vm_flags & VM_SPECIAL) && !is_vm_hugetlb_page(vma))
+		return false;
+	if ((modes & VM_UFFD_MINOR) && vma_is_anonymous(vma))
+		return false;
+	/* Protection that nobody is told of needs nothing from the memory. */
+	if (modes == VM_UFFD_WP && wp_async)
+		return true;
+	if ((modes & VM_UFFD_WP) && !IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) &&
+	    !vma_is_anonymous(vma))
+		return false;
+	return uffd_is_memory(vma);
+}
+
+static bool uffd_huge_aligned(struct vm_area_struct *vma, unsigned long addr)
+{
+	return !is_vm_hugetlb_page(vma) ||
+	       IS_ALIGNED(addr, vma_kernel_pagesize(vma));
+}
+
+static int uffd_check_vma(struct vm_area_struct *vma,
+			  struct userfaultfd_ctx *ctx, unsigned long end,
+			  unsigned long modes, bool wp_async)
+{
+	if (!uffd_supports(vma, modes, wp_async))
+		return -EINVAL;
+	/*
+	 * Filling a hole writes to the file, PROT_WRITE or not.  VM_MAYWRITE
+	 * says that the process may, and keeps seals against it away.
+	 */
+	if (!(vma->vm_flags & VM_MAYWRITE))
+		return -EPERM;
+	if (end <= vma->vm_end && !uffd_huge_aligned(vma, end))
+		return -EINVAL;
+	/* Two handlers could not tell whose turn it is. */
+	if (vma->vm_userfaultfd_ctx.ctx && vma->vm_userfaultfd_ctx.ctx != ctx)
+		return -EBUSY;
+	return 0;
+}
+
+/* Looks at all of the range before any of it is changed. */
+static int uffd_check_vmas(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
+			   unsigned long start, unsigned long end,
+			   unsigned long modes, bool wp_async, bool *hugetlb)
+{
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma;
+	bool first = true;
+	int ret;
+
+	for_each_vma_range(vmi, vma, end) {
+		if (first && !uffd_huge_aligned(vma, start))
+			return -EINVAL;
+		first = false;
+		ret = uffd_check_vma(vma, ctx, end, modes, wp_async);
+		if (ret)
+			return ret;
+		if (is_vm_hugetlb_page(vma))
+			*hugetlb = true;
+		cond_resched();
+	}
+	return first ? -EINVAL : 0;
+}
+
+/* Makes a VMA's registration what it is to be.  The VMA is all of it. */
+static void uffd_set_ctx(struct vm_area_struct *vma,
+			 struct userfaultfd_ctx *ctx, unsigned long modes)
+{
+	vm_flags_t flags = (vma->vm_flags & ~__VM_UFFD_FLAGS) | modes;
+	bool wp_changes = (vma->vm_flags ^ flags) & VM_UFFD_WP;
+
+	vma_start_write(vma);
+	vma->vm_userfaultfd_ctx = (struct vm_userfaultfd_ctx){ ctx };
+	vm_flags_reset(vma, flags);
+	/* Whether new PTEs of a shared mapping are writable hangs on it. */
+	if (wp_changes && (vma->vm_flags & VM_SHARED))
+		vma_set_page_prot(vma);
+}
+
+/**
+ * userfaultfd_reset_ctx() - end the registration of a VMA
+ * @vma: a VMA
+ *
+ * Context: mmap_lock held for writing.
+ */
+void userfaultfd_reset_ctx(struct vm_area_struct *vma)
+{
+	uffd_set_ctx(vma, NULL, 0);
+}
+
+/*
+ * Gives [start, end) of a VMA to a context, or with NULL to nobody.  Returns the
+ * VMA that has the range then, and maybe more: its neighbours' too.
+ */
+static struct vm_area_struct *uffd_modify(struct vma_iterator *vmi,
+					  struct vm_area_struct *prev,
+					  struct vm_area_struct *vma,
+					  unsigned long start,
+					  unsigned long end,
+					  struct userfaultfd_ctx *ctx,
+					  unsigned long modes)
+{
+	unsigned long flags = (vma->vm_flags & ~__VM_UFFD_FLAGS) | modes;
+	/* What needs no split needs no memory, but for an optional merge. */
+	bool whole = start == vma->vm_start && end == vma->vm_end;
+
+	vma = vma_modify_flags_uffd(vmi, prev, vma, start, end, flags,
+				    (struct vm_userfaultfd_ctx){ ctx },
+				    whole && !ctx);
+	if (!IS_ERR(vma))
+		uffd_set_ctx(vma, ctx, modes);
+	return vma;
+}
+
+/**
+ * userfaultfd_register_range() - take a range under a context's care
+ * @ctx: the context
+ * @mm: its mm
+ * @start: first byte, page aligned
+ * @end: byte after the last, page aligned
+ * @modes: of __VM_UFFD_FLAGS, at least one
+ * @wp_async: the context resolves write-protect faults itself
+ * @hugetlb: is set to true if there is hugetlb memory in the range
+ *
+ * What is registered with @ctx already gets the new modes, unless it has them
+ * all and maybe more.  Holes in the range are passed over.
+ *
+ * Context: the caller keeps the mm in use.  Takes mmap_lock for writing.
+ *
+ * Return: 0; -EINVAL if there is nothing in the range, something that cannot be
+ * registered, or part of a huge page; -EPERM if the file behind a mapping may
+ * not be written; -EBUSY if another context has some of it; -ENOMEM.
+ */
+int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
+			       struct mm_struct *mm, unsigned long start,
+			       unsigned long end, unsigned long modes,
+			       bool wp_async, bool *hugetlb)
+{
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma, *prev;
+	int ret;
+
+	mmap_write_lock(mm);
+	ret = uffd_check_vmas(ctx, mm, start, end, modes, wp_async, hugetlb);
+	if (ret)
+		goto unlock;
+
+	prev = vma_prev(&vmi);
+	for_each_vma_range(vmi, vma, end) {
+		start = max(start, vma->vm_start);
+		if (start > vma->vm_start)
+			prev = vma;
+		if (vma->vm_userfaultfd_ctx.ctx != ctx ||
+		    (vma->vm_flags & modes) != modes) {
+			vma = uffd_modify(&vmi, prev, vma, start,
+					  min(end, vma->vm_end), ctx, modes);
+			if (IS_ERR(vma)) {
+				ret = PTR_ERR(vma);
+				break;
+			}
+			if (is_vm_hugetlb_page(vma) &&
+			    uffd_disable_huge_pmd_share(vma))
+				hugetlb_unshare_all_pmds(vma);
+		}
+		prev = vma;
+		start = vma->vm_end;
+		cond_resched();
+	}
+unlock:
+	mmap_write_unlock(mm);
+	return ret;
+}
+
+/*
+ * Takes [start, end) of a VMA from its context, and leaves no trace in the page
+ * tables.  The VMA is locked, so nobody can park on it any more.
+ */
+static struct vm_area_struct *uffd_forget(struct vma_iterator *vmi,
+					  struct vm_area_struct *prev,
+					  struct vm_area_struct *vma,
+					  unsigned long start,
+					  unsigned long end)
+{
+	if (userfaultfd_wp(vma))
+		uffd_wp_range(vma, start, end - start, false);
+	return uffd_modify(vmi, prev, vma, start, end, NULL, 0);
+}
+
+static int uffd_check_unregister(struct mm_struct *mm, unsigned long start,
+				 unsigned long end, bool wp_async)
+{
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma;
+	bool first = true;
+
+	for_each_vma_range(vmi, vma, end) {
+		if (first && !uffd_huge_aligned(vma, start))
+			return -EINVAL;
+		first = false;
+		/* It cannot be registered: the caller is mistaken. */
+		if (!uffd_supports(vma, vma->vm_flags, wp_async))
+			return -EINVAL;
+		cond_resched();
+	}
+	return first ? -EINVAL : 0;
+}
+
+/**
+ * userfaultfd_unregister_range() - end the care for a range
+ * @mm: the mm
+ * @start: first byte, page aligned
+ * @end: byte after the last, page aligned
+ * @wp_async: as of the calling context
+ *
+ * Whoever waits for a missing page there is woken, to find that its fault is
+ * its own again.  It does not matter which context the range belongs to.
+ *
+ * Context: the caller keeps the mm in use.  Takes mmap_lock for writing.
+ *
+ * Return: 0; -EINVAL if there is nothing in the range, something that can never
+ * have been registered, or part of a huge page; -ENOMEM.
+ */
+int userfaultfd_unregister_range(struct mm_struct *mm, unsigned long start,
+				 unsigned long end, bool wp_async)
+{
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma, *prev;
+	unsigned long vma_end;
+	int ret;
+
+	mmap_write_lock(mm);
+	ret = uffd_check_unregister(mm, start, end, wp_async);
+	if (ret)
+		goto unlock;
+
+	prev = vma_prev(&vmi);
+	for_each_vma_range(vmi, vma, end) {
+		start = max(start, vma->vm_start);
+		if (start > vma->vm_start)
+			prev = vma;
+		if (vma->vm_userfaultfd_ctx.ctx) {
+			vma_end = min(end, vma->vm_end);
+			/*
+			 * First the lock, then the wake-up: whoever faults under
+			 * the VMA's lock has parked by now and is found.
+			 */
+			vma_start_write(vma);
+			if (userfaultfd_missing(vma))
+				userfaultfd_wake_range(vma->vm_userfaultfd_ctx.ctx,
+						       start, vma_end - start);
+			vma = uffd_forget(&vmi, prev, vma, start, vma_end);
+			if (IS_ERR(vma)) {
+				ret = PTR_ERR(vma);
+				break;
+			}
+		}
+		prev = vma;
+		start = vma->vm_end;
+		cond_resched();
+	}
+unlock:
+	mmap_write_unlock(mm);
+	return ret;
+}
+
+/**
+ * userfaultfd_release_mm() - end the care of a context altogether
+ * @ctx: a context that is going away
+ * @mm: its mm, which may be gone already
+ *
+ * When it returns no VMA points to the context, and nobody is on the way to
+ * park there.
+ *
+ * Context: process context, no locks held.
+ */
+void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm)
+{
+	VMA_ITERATOR(vmi, mm, 0);
+	struct vm_area_struct *vma, *prev = NULL;
+
+	/* An mm that is being torn down is of no interest to its VMAs. */
+	if (!mmget_not_zero(mm))
+		return;
+	mmap_write_lock(mm);
+	for_each_vma(vmi, vma) {
+		if (vma->vm_userfaultfd_ctx.ctx == ctx) {
+			vma_start_write(vma);
+			/* It needs no split, so it does not fail. */
+			vma = uffd_forget(&vmi, prev, vma, vma->vm_start,
+					  vma->vm_end);
+		}
+		prev = vma;
+		cond_resched();
+	}
+	mmap_write_unlock(mm);
+	mmput(mm);
+}
