@@ -15,7 +15,7 @@
  * dropped, the source is copied with faults allowed, and the fill starts over
  * from the gate: the VMA may have gone, changed its type, or moved.  Since the
  * folio is kept with its contents, a source that is evicted again and again
- * cannot make the fill run for ever.
+ * cannot make the fill run for ever; only events can make it go back.
  */
 
 #include <linux/hugetlb.h>
@@ -39,7 +39,7 @@ static bool uffd_needs_anon_vma(const struct vm_area_struct *vma)
 	return !(vma->vm_flags & VM_SHARED) && !vma->anon_vma;
 }
 
-/* With mmap_lock held for reading. */
+/* With mmap_lock held for reading, which anon_vma_prepare() needs. */
 static struct vm_area_struct *uffd_find_vma(struct mm_struct *mm,
 					    unsigned long addr)
 {
@@ -47,7 +47,7 @@ static struct vm_area_struct *uffd_find_vma(struct mm_struct *mm,
 
 	if (!vma)
 		return ERR_PTR(-ENOENT);
-	if (!(vma->vm_flags & VM_SHARED) && anon_vma_prepare(vma))
+	if (uffd_needs_anon_vma(vma) && anon_vma_prepare(vma))
 		return ERR_PTR(-ENOMEM);
 	return vma;
 }
@@ -142,36 +142,41 @@ static const struct uffd_memory *uffd_memory_of(struct vm_area_struct *vma)
  * uffd_fill_take_kept() - take the folio that was kept for the next page
  * @fill: the fill, its VMA locked
  *
+ * It was made for this type of memory: uffd_fill_spans() sees to that.
+ *
  * Return: the folio, which holds the source and belongs to the caller, or NULL.
  */
 struct folio *uffd_fill_take_kept(struct uffd_fill *fill)
 {
 	struct folio *folio = fill->kept;
 
-	if (!folio)
-		return NULL;
 	fill->kept = NULL;
-	/* The VMA may be another one by now, of another type. */
-	if (fill->kept_ready &&
-	    fill->kept_type == uffd_memory_of(fill->vma) &&
-	    fill->kept_size == vma_kernel_pagesize(fill->vma))
-		return folio;
-	folio_put(folio);
-	return NULL;
+	return folio;
 }
 
-/*
- * Copies as many bytes as the folio holds.  Not copy_folio_from_user() for small
- * folios: a kernel without huge pages does not have it.
- */
+#ifdef CONFIG_HUGETLB_PAGE
+static bool uffd_copy_in_large(struct folio *folio, const void __user *src,
+			       bool may_fault)
+{
+	return !copy_folio_from_user(folio, src, may_fault);
+}
+#else
+static bool uffd_copy_in_large(struct folio *folio, const void __user *src,
+			       bool may_fault)
+{
+	return false;	/* there are none */
+}
+#endif
+
+/* Copies as many bytes as the folio holds. */
 static bool uffd_copy_in(struct folio *folio, const void __user *src,
 			 bool may_fault)
 {
 	unsigned long left;
 	void *kaddr;
 
-	if (IS_ENABLED(CONFIG_HUGETLB_PAGE) && folio_test_large(folio))
-		return !copy_folio_from_user(folio, src, may_fault);
+	if (folio_test_large(folio))
+		return uffd_copy_in_large(folio, src, may_fault);
 
 	kaddr = kmap_local_folio(folio, 0);
 	if (!may_fault)
@@ -213,17 +218,14 @@ bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
 int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready)
 {
 	fill->kept = folio;
-	fill->kept_ready = ready;
-	fill->kept_type = uffd_memory_of(fill->vma);
-	fill->kept_size = vma_kernel_pagesize(fill->vma);
 	return ready ? UFFD_CHANGED : UFFD_BRING_IN;
 }
 
 /* With no locks held.  The copy may itself wait for a userfault. */
 static int uffd_fill_bring_in(struct uffd_fill *fill)
 {
-	fill->kept_ready = uffd_copy_in(fill->kept, uffd_fill_src(fill), true);
-	return fill->kept_ready ? 0 : -EFAULT;
+	return uffd_copy_in(fill->kept, uffd_fill_src(fill), true) ? 0 :
+								     -EFAULT;
 }
 
 /**
@@ -288,9 +290,17 @@ bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr)
 static int uffd_fill_spans(struct uffd_fill *fill)
 {
 	const struct uffd_memory *memory = uffd_memory_of(fill->vma);
+	unsigned long page_size = vma_kernel_pagesize(fill->vma);
 	unsigned long end = fill->req->dst + fill->req->len;
 	uffd_span_fn span;
 	int ret;
+
+	/* What has been done, and kept, was for another type of memory. */
+	if (fill->memory && (fill->memory != memory ||
+			     fill->page_size != page_size))
+		return -ENOENT;
+	fill->memory = memory;
+	fill->page_size = page_size;
 
 	span = memory ? memory->span[fill->req->op] : NULL;
 	if (!span)
@@ -316,8 +326,8 @@ static int uffd_fill_once(struct uffd_fill *fill)
 		ret = uffd_fill_spans(fill);
 		uffd_fill_unlock(fill);
 	}
-	/* Tell of the event rather than of what it has done to the VMA. */
-	if (ret == -ENOENT && userfaultfd_gate_moved(&fill->gate))
+	/* Tell of the event rather than of what it has done to the range. */
+	if (ret < 0 && userfaultfd_gate_moved(&fill->gate))
 		ret = UFFD_CHANGED;
 	if (ret == UFFD_BRING_IN)
 		return uffd_fill_bring_in(fill) ?: UFFD_CHANGED;
@@ -333,7 +343,8 @@ static int uffd_fill_once(struct uffd_fill *fill)
  *
  * Return: bytes filled, from the start of the range, if any; else
  *  -EAGAIN	an event that the caller has not read concerns the range
- *  -ENOENT	the range is not within one registered VMA
+ *  -ENOENT	the range is not within one registered VMA, or has become
+ *		another type of memory on the way
  *  -EINVAL	this cannot be done in this kind of memory, or not with this
  *		alignment
  *  -EEXIST	a page is there already
@@ -349,6 +360,8 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
 	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len);
 	do {
 		ret = uffd_fill_once(&fill);
+		if (ret > 0 && fatal_signal_pending(current))
+			ret = -EINTR;
 	} while (ret > 0);
 	if (fill.kept)
 		folio_put(fill.kept);

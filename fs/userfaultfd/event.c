@@ -31,9 +31,9 @@
  * shared with those who cause events: each event advances a generation.  A call
  * notes it when it begins and looks at it again under each page-table lock
  * before it maps anything (userfaultfd_gate_moved()).  The change itself takes
- * the same page-table lock, or locks the VMA for writing, after it has advanced
- * the generation.  So either the call comes first, and what it has mapped is
- * subject to the change; or it sees the new generation, maps nothing, drops its
+ * the same page-table lock after it has advanced the generation, or has the VMA
+ * locked for writing while it does so.  So either the call comes first, and what
+ * it has mapped is subject to the change; or it sees the new generation, maps nothing, drops its
  * locks and comes back to userfaultfd_gate_pass(), which finds out if the event
  * concerns it: among the unread ones, or in a short history of those that have
  * been read since the call began.
@@ -67,15 +67,27 @@ bool uffd_event_is_fork(const struct uffd_event *event)
 	return event->item.msg.event == UFFD_EVENT_FORK;
 }
 
+/*
+ * Nobody will ever serve the child of a FORK: its faults are its own again.
+ *
+ * The child's context is the forking thread's until a reader has taken the event,
+ * and the reader's then.  Nobody else touches it: not release of the file, which
+ * could find the child's VMAs half made, or the child running already.
+ */
+static void uffd_event_disown(struct uffd_event *event)
+{
+	if (!event->child)
+		return;
+	userfaultfd_release_mm(event->child, event->child->mm);
+	uffd_ctx_put(event->child);
+	event->child = NULL;
+}
+
 static void uffd_event_put(struct uffd_event *event)
 {
 	if (!refcount_dec_and_test(&event->refs))
 		return;
-	/* Nobody will ever serve the child: its faults are its own again. */
-	if (event->child) {
-		userfaultfd_release_mm(event->child, event->child->mm);
-		uffd_ctx_put(event->child);
-	}
+	uffd_event_disown(event);
 	uffd_ctx_put(event->ctx);
 	kfree(event);
 }
@@ -136,16 +148,20 @@ static void uffd_event_publish(struct uffd_event *event)
 	wake_up_all(&event->ctx->events.gate);
 }
 
-/* Makes as if it had never been.  False if a reader has it in its hands. */
-static bool uffd_event_withdraw(struct uffd_event *event)
+/*
+ * Makes as if it had never been.  If a reader has it in his hands it becomes an
+ * orphan, which is not given back to the queue if he cannot deliver it.
+ */
+static void uffd_event_withdraw(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
-	enum uffd_item_state state;
 	DEFINE_WAKE_Q(wake);
+	bool queued;
 
 	spin_lock(&q->lock);
-	state = event->item.state;
-	if (state == UFFD_ITEM_HELD || state == UFFD_ITEM_READY) {
+	queued = event->item.state == UFFD_ITEM_HELD ||
+		 event->item.state == UFFD_ITEM_READY;
+	if (queued) {
 		__uffd_queue_remove(q, &event->item, &wake);
 		uffd_event_unlink(event);
 	} else {
@@ -154,20 +170,36 @@ static bool uffd_event_withdraw(struct uffd_event *event)
 	spin_unlock(&q->lock);
 	uffd_queue_announce(q, &wake);
 	wake_up_all(&event->ctx->events.gate);
-	if (state != UFFD_ITEM_HELD && state != UFFD_ITEM_READY)
-		return false;
-	uffd_event_put(event);
-	return true;
+	if (queued)
+		uffd_event_put(event);
+}
+
+static bool uffd_event_gone(struct uffd_event *event)
+{
+	struct uffd_queue *q = &event->ctx->queue;
+	bool gone;
+
+	spin_lock(&q->lock);
+	gone = event->item.state == UFFD_ITEM_GONE;
+	spin_unlock(&q->lock);
+	return gone;
 }
 
 static void uffd_event_wait(struct uffd_event *event)
 {
+	int killed;
+
 	/* Not from a task that can no longer be killed out of it. */
 	if (current->flags & PF_EXITING)
 		return;
-	if (wait_for_completion_killable(&event->done) &&
-	    uffd_event_is_fork(event))
+	killed = wait_for_completion_killable(&event->done);
+	if (!uffd_event_is_fork(event))
+		return;
+	if (killed)
 		uffd_event_withdraw(event);
+	/* By us, or by release of the file; before the child can run. */
+	if (uffd_event_gone(event))
+		uffd_event_disown(event);
 }
 
 /* Publishes all events of an operation, then waits for each. */
@@ -317,8 +349,9 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 	event = uffd_gate_unread(gate);
 	if (event) {
 		/*
-		 * It can be read, or something before it can, or it is being
-		 * read this moment: -EAGAIN.  Else something is held.
+		 * It can be read, or something before it can: -EAGAIN.  Or
+		 * another reader has it in his hands: no waiting for him, who
+		 * may need us to fault in his buffer.  Else something is held.
 		 */
 		if (!ctx->queue.readable &&
 		    event->item.state != UFFD_ITEM_TAKEN)
@@ -481,8 +514,9 @@ void dup_userfaultfd_fail(struct list_head *events)
 	list_for_each_entry_safe(event, next, events, batch) {
 		list_del(&event->batch);
 		/*
-		 * The VMAs that point to the child's context are torn down
-		 * without a look at it, and are in no state to be walked.
+		 * Not uffd_event_disown(): the VMAs that point to the child's
+		 * context are torn down without a look at it, and are in no
+		 * state to be walked.
 		 */
 		uffd_ctx_put(event->child);
 		event->child = NULL;
@@ -572,6 +606,15 @@ bool userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
 	return false;
 }
 
+static bool uffd_event_is_unmap(const struct uffd_event *event,
+				unsigned long start, unsigned long end)
+{
+	const struct uffd_msg *msg = &event->item.msg;
+
+	return msg->event == UFFD_EVENT_UNMAP &&
+	       msg->arg.remove.start == start && msg->arg.remove.end == end;
+}
+
 static bool uffd_unmap_known(const struct list_head *events,
 			     const struct userfaultfd_ctx *ctx,
 			     unsigned long start, unsigned long end)
@@ -579,10 +622,7 @@ static bool uffd_unmap_known(const struct list_head *events,
 	struct uffd_event *event;
 
 	list_for_each_entry(event, events, batch)
-		if (event->ctx == ctx &&
-		    event->item.msg.event == UFFD_EVENT_UNMAP &&
-		    event->item.msg.arg.remove.start == start &&
-		    event->item.msg.arg.remove.end == end)
+		if (event->ctx == ctx && uffd_event_is_unmap(event, start, end))
 			return true;
 	return false;
 }
@@ -616,6 +656,30 @@ int userfaultfd_unmap_prep(struct vm_area_struct *vma, unsigned long start,
 	uffd_event_prepare(event);
 	list_add_tail(&event->batch, events);
 	return 0;
+}
+
+/**
+ * userfaultfd_unmap_fail() - a range has not been unmapped after all
+ * @events: the events of this operation, or NULL
+ * @start: first byte of the range
+ * @end: byte after its last
+ *
+ * Context: mmap_lock held for writing.
+ */
+void userfaultfd_unmap_fail(struct list_head *events, unsigned long start,
+			    unsigned long end)
+{
+	struct uffd_event *event, *next;
+
+	if (!events)
+		return;
+	list_for_each_entry_safe(event, next, events, batch) {
+		if (!uffd_event_is_unmap(event, start, end))
+			continue;
+		list_del(&event->batch);
+		uffd_event_withdraw(event);
+		uffd_event_put(event);
+	}
 }
 
 /**

@@ -53,20 +53,16 @@ void uffd_queue_init(struct uffd_queue *q)
 	init_waitqueue_head(&q->pollers);
 }
 
-/* Wakes up to @nr readers, each of which is off the list from here on. */
-static void uffd_queue_call(struct uffd_queue *q, unsigned int nr,
-			    struct wake_q_head *wake)
+/* Wakes a reader, if any sleeps, who is off the list from here on. */
+static void uffd_queue_call(struct uffd_queue *q, struct wake_q_head *wake)
 {
 	struct uffd_reader *reader;
 
-	while (nr--) {
-		reader = list_first_entry_or_null(&q->readers,
-						  struct uffd_reader, link);
-		if (!reader)
-			break;
-		list_del_init(&reader->link);
-		wake_q_add(wake, reader->task);
-	}
+	reader = list_first_entry_or_null(&q->readers, struct uffd_reader, link);
+	if (!reader)
+		return;
+	list_del_init(&reader->link);
+	wake_q_add(wake, reader->task);
 }
 
 static void uffd_queue_update(struct uffd_queue *q)
@@ -78,26 +74,17 @@ static void uffd_queue_update(struct uffd_queue *q)
 	WRITE_ONCE(q->readable, first && first->state == UFFD_ITEM_READY);
 }
 
-/* Counts what a reader could take, but no further than @max. */
-static unsigned int uffd_queue_count(struct uffd_queue *q, unsigned int max)
-{
-	struct uffd_item *item;
-	unsigned int nr = 0;
-
-	list_for_each_entry(item, &q->items, link) {
-		if (nr == max || item->state != UFFD_ITEM_READY)
-			break;
-		nr++;
-	}
-	return nr;
-}
-
 /* Whatever was held back has come free: a reader for each message. */
 static void uffd_queue_released(struct uffd_queue *q, struct wake_q_head *wake)
 {
+	struct uffd_item *item;
+
 	uffd_queue_update(q);
-	if (q->readable && !list_empty(&q->readers))
-		uffd_queue_call(q, uffd_queue_count(q, UINT_MAX), wake);
+	list_for_each_entry(item, &q->items, link) {
+		if (item->state != UFFD_ITEM_READY || list_empty(&q->readers))
+			break;
+		uffd_queue_call(q, wake);
+	}
 }
 
 static void uffd_queue_insert(struct uffd_queue *q, struct uffd_item *item,
@@ -113,7 +100,7 @@ static void uffd_queue_insert(struct uffd_queue *q, struct uffd_item *item,
 		q->held++;
 	uffd_queue_update(q);
 	if (!q->held)
-		uffd_queue_call(q, 1, wake);
+		uffd_queue_call(q, wake);
 }
 
 /**
@@ -212,7 +199,7 @@ void __uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
 	/* &next->link is the list head when the loop ran to its end. */
 	uffd_queue_insert(q, item, next->link.prev, UFFD_ITEM_READY, wake);
 	if (q->held && q->readable)
-		uffd_queue_call(q, 1, wake);
+		uffd_queue_call(q, wake);
 }
 
 /**
@@ -273,8 +260,13 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		list_del(&item->link);
 		if (uffd_item_is_fault(item))
 			q->faults--;
-		item->state = UFFD_ITEM_TAKEN;
 		uffd_batch_add(batch, item);
+		/*
+		 * The last look at it.  Paired with uffd_shard_wake(): a waker
+		 * that sees TAKEN does not ask for our lock, and lets the
+		 * sleeper go, its stack with the item in it.
+		 */
+		smp_store_release(&item->state, UFFD_ITEM_TAKEN);
 		if (fork)
 			break;
 	}
@@ -311,7 +303,7 @@ int uffd_queue_wait(struct uffd_queue *q)
 	}
 	/* We may have been woken for a message that we will not take. */
 	if (ret && q->readable)
-		uffd_queue_call(q, 1, &wake);
+		uffd_queue_call(q, &wake);
 	spin_unlock(&q->lock);
 	wake_up_q(&wake);
 	return ret;

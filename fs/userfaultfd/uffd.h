@@ -7,9 +7,9 @@
  *	event.c	changes of the address space, and the gate they close
  *
  * Lock order: the fault lock or mmap_lock, then a shard's lock, then the
- * queue's lock.  Both of ours are taken from process context only and are held
- * for no longer than a few list operations.  Neither nests inside the lock of
- * the poll wait queue, which aio takes with interrupts off.
+ * queue's lock.  Both of ours are taken from process context only, and nothing
+ * sleeps under them.  Neither nests inside the lock of the poll wait queue, which
+ * aio takes with interrupts off.
  */
 
 #ifndef _FS_USERFAULTFD_UFFD_H
@@ -43,7 +43,7 @@ enum uffd_item_state {
  * struct uffd_item - a message's place in the queue
  * @link: in uffd_queue.items while HELD or READY
  * @seq: its place in the order of all messages of the context
- * @state: see enum uffd_item_state
+ * @state: see enum uffd_item_state; a waker peeks at it unlocked
  * @msg: what read() returns
  */
 struct uffd_item {
@@ -136,7 +136,8 @@ static inline bool uffd_item_is_fault(const struct uffd_item *item)
  * @node: in the shard of @address, ordered by address; shard's lock
  * @address: as in the message: that is what a wake-up is matched against
  * @parked: it is in the shard.  Cleared, with release, by the waker as the last
- *	thing it does with this record, which is on the sleeper's stack
+ *	thing it does with this record, which is on the sleeper's stack; the
+ *	task is woken after that
  * @task: the sleeper
  * @item: its message
  */

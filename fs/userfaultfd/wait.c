@@ -24,8 +24,11 @@
  *
  * The record belongs to the waker from the moment it is found in the index
  * until ->parked is cleared; from then on the sleeper may return and its stack
- * be anything.  So the waker first takes hold of the task (wake_q_add()), then
- * withdraws the message, then unlinks the record, then clears ->parked.
+ * be anything.  So the waker first takes hold of the task, withdraws the message
+ * and unlinks the record; then it clears ->parked; and only then it puts the task
+ * on its wake_q.  That one comes last because the task may be on somebody else's
+ * wake_q already: then his wake-up, which may come any moment, is the only one,
+ * and must find the thread free to go.
  *
  * A sleeper holds no reference to the context.  It touches it again only when
  * it finds itself parked still, within an RCU read-side section: release of
@@ -107,6 +110,7 @@ void uffd_index_park(struct uffd_index *index, struct uffd_waiter *waiter)
 	struct uffd_shard *shard = uffd_shard_of(index, waiter->address);
 
 	waiter->item.state = UFFD_ITEM_NEW;
+	waiter->item.seq = 0;	/* the first one queued is 1 */
 	waiter->parked = true;
 	spin_lock(&shard->lock);
 	rb_add(&waiter->node, &shard->sleepers, uffd_waiter_less);
@@ -136,10 +140,24 @@ void uffd_index_unpark(struct uffd_index *index, struct uffd_queue *queue,
 	spin_unlock(&shard->lock);
 }
 
+/* Lets a sleeper go.  The shard is locked, the message out of the way. */
+static void uffd_waiter_release(struct uffd_shard *shard,
+				struct uffd_waiter *waiter,
+				struct wake_q_head *wake)
+{
+	struct task_struct *task = get_task_struct(waiter->task);
+
+	rb_erase(&waiter->node, &shard->sleepers);
+	/* Paired with uffd_sleep(): after this the record is not ours. */
+	smp_store_release(&waiter->parked, false);
+	wake_q_add_safe(wake, task);
+}
+
 /*
  * Wakes the sleepers of one shard.  Only messages that no reader has taken need
- * the queue's lock: the state is peeked at without it, since the one way back
- * from TAKEN, uffd_index_putback(), needs the shard's lock, which we have.
+ * the queue's lock.  The state is peeked at without it: the reader has made TAKEN
+ * his last access to the record, and the one way back from there,
+ * uffd_index_putback(), needs the shard's lock, which we have.
  */
 static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 				    struct uffd_queue *queue,
@@ -154,17 +172,15 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 	for (waiter = uffd_shard_find(shard, first);
 	     waiter && waiter->address <= last; waiter = next) {
 		next = uffd_waiter_next(waiter);
-		if (READ_ONCE(waiter->item.state) != UFFD_ITEM_TAKEN) {
+		/* Paired with uffd_queue_take(). */
+		if (smp_load_acquire(&waiter->item.state) != UFFD_ITEM_TAKEN) {
 			if (!locked)
 				spin_lock(&queue->lock);
 			locked = true;
 			__uffd_queue_remove(queue, &waiter->item, wake);
 		}
-		wake_q_add(wake, waiter->task);
-		rb_erase(&waiter->node, &shard->sleepers);
+		uffd_waiter_release(shard, waiter, wake);
 		nr++;
-		/* Paired with uffd_sleep(): after this the record is not ours. */
-		smp_store_release(&waiter->parked, false);
 	}
 	if (locked)
 		spin_unlock(&queue->lock);
@@ -230,13 +246,12 @@ bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
 	for (waiter = uffd_shard_find(shard, address);
 	     waiter && waiter->address == address;
 	     waiter = uffd_waiter_next(waiter)) {
-		if (waiter->item.seq != seq)
+		/* Who has TAKEN it is us, so it does not change. */
+		if (READ_ONCE(waiter->item.state) != UFFD_ITEM_TAKEN ||
+		    waiter->item.seq != seq)
 			continue;
-		/* seq is not set while NEW, but then it cannot be in a batch. */
-		if (waiter->item.state == UFFD_ITEM_TAKEN) {
-			uffd_queue_putback(queue, &waiter->item, &wake);
-			found = true;
-		}
+		uffd_queue_putback(queue, &waiter->item, &wake);
+		found = true;
 		break;
 	}
 	spin_unlock(&shard->lock);

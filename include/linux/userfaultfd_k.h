@@ -176,6 +176,8 @@ bool userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
 
 int userfaultfd_unmap_prep(struct vm_area_struct *vma, unsigned long start,
 			   unsigned long end, struct list_head *events);
+void userfaultfd_unmap_fail(struct list_head *events, unsigned long start,
+			    unsigned long end);
 void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events);
 
 /*
@@ -358,6 +360,12 @@ static inline int userfaultfd_unmap_prep(struct vm_area_struct *vma,
 					 struct list_head *events)
 {
 	return 0;
+}
+
+static inline void userfaultfd_unmap_fail(struct list_head *events,
+					  unsigned long start,
+					  unsigned long end)
+{
 }
 
 static inline void userfaultfd_unmap_complete(struct mm_struct *mm,

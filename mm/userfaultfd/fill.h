@@ -37,11 +37,10 @@ struct uffd_memory;
  * @gate: the events it must not overtake
  * @vma: the VMA it fills, locked for reading; NULL between attempts
  * @done: bytes filled so far
- * @kept: a folio for the page at @done, whose source has been or is about to
- *	be copied with no lock held; or NULL
- * @kept_ready: @kept holds the source
- * @kept_type: the type of memory that @kept was made for,
- * @kept_size: and its page size
+ * @kept: a folio for the page at @done that has outlived an attempt, with its
+ *	source in it when the next one begins; or NULL
+ * @memory: the type of memory it has begun with; NULL before
+ * @page_size: its page size
  */
 struct uffd_fill {
 	const struct uffd_fill_request *req;
@@ -49,9 +48,8 @@ struct uffd_fill {
 	struct vm_area_struct *vma;
 	unsigned long done;
 	struct folio *kept;
-	bool kept_ready;
-	const struct uffd_memory *kept_type;
-	unsigned long kept_size;
+	const struct uffd_memory *memory;
+	unsigned long page_size;
 };
 
 /**
