@@ -32,20 +32,7 @@
 
 #define UFFD_FILE_FLAGS	(O_CLOEXEC | O_NONBLOCK)
 
-/* What this kernel can do.  Anything else is refused with -EINVAL. */
-#define UFFD_FEATURES	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | \
-			 UFFD_FEATURE_EVENT_REMOVE |			\
-			 UFFD_FEATURE_EVENT_UNMAP |			\
-			 UFFD_FEATURE_MISSING_HUGETLBFS |		\
-			 UFFD_FEATURE_MISSING_SHMEM |			\
-			 UFFD_FEATURE_SIGBUS | UFFD_FEATURE_THREAD_ID |	\
-			 UFFD_FEATURE_EXACT_ADDRESS)
 #define UFFD_IOCTL(nr)	(1ULL << _UFFDIO_##nr)
-#define UFFD_FD_IOCTLS	(UFFD_IOCTL(API) | UFFD_IOCTL(REGISTER) |	\
-			 UFFD_IOCTL(UNREGISTER))
-#define UFFD_RANGE_IOCTLS	(UFFD_IOCTL(WAKE) | UFFD_IOCTL(COPY) |	\
-				 UFFD_IOCTL(ZEROPAGE))
-#define UFFD_HUGETLB_IOCTLS	(UFFD_RANGE_IOCTLS & ~UFFD_IOCTL(ZEROPAGE))
 
 /* In fdinfo, UFFDIO_API having succeeded has always been told by this bit. */
 #define UFFD_FDINFO_INITIALIZED	(1U << 31)
@@ -286,6 +273,23 @@ static int uffd_check_source(const struct mm_struct *mm, u64 start, u64 len)
 	       (len <= mm->task_size - start ? 0 : -EINVAL);
 }
 
+/* What this kernel can do on this machine. */
+static u64 uffd_features(void)
+{
+	u64 features = UFFD_API_FEATURES & ~(u64)UFFD_FEATURE_MOVE;
+
+	if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_MINOR))
+		features &= ~(UFFD_FEATURE_MINOR_HUGETLBFS |
+			      UFFD_FEATURE_MINOR_SHMEM);
+	if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_WP))
+		features &= ~UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+	if (!IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP))
+		features &= ~(UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+			      UFFD_FEATURE_WP_UNPOPULATED |
+			      UFFD_FEATURE_WP_ASYNC);
+	return features;
+}
+
 /* Makes the features final, once. */
 static bool uffd_enable(struct userfaultfd_ctx *ctx, u64 features)
 {
@@ -311,7 +315,7 @@ static int uffd_check_api(const struct userfaultfd_ctx *ctx,
 	if ((api->features & UFFD_FEATURE_EVENT_FORK) &&
 	    !capable(CAP_SYS_PTRACE))
 		return -EPERM;
-	if (api->features & ~(u64)UFFD_FEATURES)
+	if (api->features & ~uffd_features())
 		return -EINVAL;
 	return uffd_initialized(ctx) ? -EINVAL : 0;
 }
@@ -327,8 +331,11 @@ static int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg)
 	ret = uffd_check_api(ctx, &api);
 	if (!ret) {
 		features = api.features;
-		api.features = UFFD_FEATURES;
-		api.ioctls = UFFD_FD_IOCTLS;
+		/* Writes to absent pages must not escape it. */
+		if (features & UFFD_FEATURE_WP_ASYNC)
+			features |= UFFD_FEATURE_WP_UNPOPULATED;
+		api.features = uffd_features();
+		api.ioctls = UFFD_API_IOCTLS;
 		if (copy_to_user(arg, &api, sizeof(api)))
 			return -EFAULT;
 		if (uffd_enable(ctx, features))
@@ -339,17 +346,53 @@ static int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg)
 	return clear_user(arg, sizeof(api)) ? -EFAULT : ret;
 }
 
+/* The VMA flags of UFFDIO_REGISTER_MODE_*, or 0 if that cannot be. */
+static unsigned long uffd_modes(u64 mode)
+{
+	unsigned long modes = 0;
+
+	if (mode & ~UFFD_API_REGISTER_MODES)
+		return 0;
+	if (mode & UFFDIO_REGISTER_MODE_MISSING)
+		modes |= VM_UFFD_MISSING;
+	if (mode & UFFDIO_REGISTER_MODE_WP) {
+		if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_WP))
+			return 0;
+		modes |= VM_UFFD_WP;
+	}
+	if (mode & UFFDIO_REGISTER_MODE_MINOR) {
+		if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_MINOR))
+			return 0;
+		modes |= VM_UFFD_MINOR;
+	}
+	return modes;
+}
+
+/* The ioctls that a range takes that has been registered for these modes. */
+static u64 uffd_range_ioctls(unsigned long modes, bool hugetlb)
+{
+	u64 ioctls = hugetlb ? UFFD_API_RANGE_IOCTLS_BASIC :
+			       UFFD_API_RANGE_IOCTLS;
+
+	if (!(modes & VM_UFFD_WP))
+		ioctls &= ~UFFD_IOCTL(WRITEPROTECT);
+	if (!(modes & VM_UFFD_MINOR))
+		ioctls &= ~UFFD_IOCTL(CONTINUE);
+	return ioctls & ~UFFD_IOCTL(MOVE);
+}
+
 static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg)
 {
 	struct uffdio_register __user *user = arg;
 	struct uffdio_register reg;
+	unsigned long modes;
 	bool hugetlb = false;
-	u64 ioctls;
 	int ret;
 
 	if (copy_from_user(&reg, arg, offsetof(struct uffdio_register, ioctls)))
 		return -EFAULT;
-	if (reg.mode != UFFDIO_REGISTER_MODE_MISSING)
+	modes = uffd_modes(reg.mode);
+	if (!modes)
 		return -EINVAL;
 	ret = uffd_check_range(ctx->mm, reg.range.start, reg.range.len);
 	if (ret)
@@ -358,15 +401,13 @@ static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg)
 	if (!mmget_not_zero(ctx->mm))
 		return -ENOMEM;
 	ret = userfaultfd_register_range(ctx, ctx->mm, reg.range.start,
-					 reg.range.start + reg.range.len,
-					 VM_UFFD_MISSING,
+					 reg.range.start + reg.range.len, modes,
 					 uffd_has(ctx, UFFD_FEATURE_WP_ASYNC),
 					 &hugetlb);
 	mmput(ctx->mm);
 	if (ret)
 		return ret;
-	ioctls = hugetlb ? UFFD_HUGETLB_IOCTLS : UFFD_RANGE_IOCTLS;
-	return put_user(ioctls, &user->ioctls);
+	return put_user(uffd_range_ioctls(modes, hugetlb), &user->ioctls);
 }
 
 static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg)
@@ -437,7 +478,7 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
 		return -EFAULT;
 	if (uffd_check_source(ctx->mm, copy.src, copy.len) ||
 	    uffd_check_range(ctx->mm, copy.dst, copy.len) ||
-	    (copy.mode & ~UFFDIO_COPY_MODE_DONTWAKE))
+	    (copy.mode & ~(UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP)))
 		return -EINVAL;
 
 	req = (struct uffd_fill_request) {
@@ -446,6 +487,7 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
 		.dst = copy.dst,
 		.src = copy.src,
 		.len = copy.len,
+		.wp = copy.mode & UFFDIO_COPY_MODE_WP,
 	};
 	return uffd_fill(&req, !(copy.mode & UFFDIO_COPY_MODE_DONTWAKE),
 			 &user->copy);
@@ -474,12 +516,94 @@ static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg)
 			 &user->zeropage);
 }
 
+static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_continue __user *user = arg;
+	struct uffd_fill_request req;
+	struct uffdio_continue cont;
+
+	if (copy_from_user(&cont, arg,
+			   offsetof(struct uffdio_continue, mapped)))
+		return -EFAULT;
+	if (uffd_check_range(ctx->mm, cont.range.start, cont.range.len) ||
+	    (cont.mode & ~(UFFDIO_CONTINUE_MODE_DONTWAKE |
+			   UFFDIO_CONTINUE_MODE_WP)))
+		return -EINVAL;
+
+	req = (struct uffd_fill_request) {
+		.ctx = ctx,
+		.op = UFFD_FILL_CONTINUE,
+		.dst = cont.range.start,
+		.len = cont.range.len,
+		.wp = cont.mode & UFFDIO_CONTINUE_MODE_WP,
+	};
+	return uffd_fill(&req, !(cont.mode & UFFDIO_CONTINUE_MODE_DONTWAKE),
+			 &user->mapped);
+}
+
+static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_poison __user *user = arg;
+	struct uffd_fill_request req;
+	struct uffdio_poison poison;
+
+	if (copy_from_user(&poison, arg,
+			   offsetof(struct uffdio_poison, updated)))
+		return -EFAULT;
+	if (uffd_check_range(ctx->mm, poison.range.start, poison.range.len) ||
+	    (poison.mode & ~UFFDIO_POISON_MODE_DONTWAKE))
+		return -EINVAL;
+
+	req = (struct uffd_fill_request) {
+		.ctx = ctx,
+		.op = UFFD_FILL_POISON,
+		.dst = poison.range.start,
+		.len = poison.range.len,
+	};
+	return uffd_fill(&req, !(poison.mode & UFFDIO_POISON_MODE_DONTWAKE),
+			 &user->updated);
+}
+
+static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
+				   void __user *arg)
+{
+	struct uffdio_writeprotect wp;
+	bool protect, dontwake;
+	int ret;
+
+	if (copy_from_user(&wp, arg, sizeof(wp)))
+		return -EFAULT;
+	ret = uffd_check_range(ctx->mm, wp.range.start, wp.range.len);
+	if (ret)
+		return ret;
+	if (wp.mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
+			UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
+		return -EINVAL;
+	protect = wp.mode & UFFDIO_WRITEPROTECT_MODE_WP;
+	dontwake = wp.mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+	/* Protecting resolves nothing, so there is nobody to wake. */
+	if (protect && dontwake)
+		return -EINVAL;
+
+	if (!mmget_not_zero(ctx->mm))
+		return -ESRCH;
+	ret = userfaultfd_protect(ctx, ctx->mm, wp.range.start, wp.range.len,
+				  protect);
+	mmput(ctx->mm);
+	if (!ret && !protect && !dontwake)
+		userfaultfd_wake_range(ctx, wp.range.start, wp.range.len);
+	return ret;
+}
+
 static const struct uffd_ioctl {
 	unsigned int cmd;
 	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg);
 } uffd_ioctls[] = {
 	{ UFFDIO_COPY,		uffd_ioctl_copy },
 	{ UFFDIO_ZEROPAGE,	uffd_ioctl_zeropage },
+	{ UFFDIO_CONTINUE,	uffd_ioctl_continue },
+	{ UFFDIO_WRITEPROTECT,	uffd_ioctl_writeprotect },
+	{ UFFDIO_POISON,	uffd_ioctl_poison },
 	{ UFFDIO_WAKE,		uffd_ioctl_wake },
 	{ UFFDIO_REGISTER,	uffd_ioctl_register },
 	{ UFFDIO_UNREGISTER,	uffd_ioctl_unregister },
@@ -516,7 +640,7 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 		   READ_ONCE(ctx->queue.faults),
 		   uffd_index_count(&ctx->index));
 	seq_printf(m, "API:\t%llx:%x:%llx\n", UFFD_API, features,
-		   UFFD_FD_IOCTLS | UFFD_RANGE_IOCTLS);
+		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);
 }
 #endif
 

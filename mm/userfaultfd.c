@@ -129,13 +129,10 @@ static const struct uffd_memory *uffd_memory_of(struct vm_area_struct *vma)
 {
 	if (IS_ENABLED(CONFIG_HUGETLB_PAGE) && is_vm_hugetlb_page(vma))
 		return &uffd_hugetlb;
-	if (IS_ENABLED(CONFIG_SHMEM) && vma_is_shmem(vma) &&
-	    (vma->vm_flags & VM_SHARED))
-		return &uffd_shmem;
-	/* A page put into a private mapping of a file is the mapping's own. */
-	if (vma_is_anonymous(vma) || vma_is_shmem(vma))
-		return &uffd_anon;
-	return NULL;
+	if (IS_ENABLED(CONFIG_SHMEM) && vma_is_shmem(vma))
+		return vma->vm_flags & VM_SHARED ? &uffd_shmem :
+						   &uffd_shmem_private;
+	return vma_is_anonymous(vma) ? &uffd_anon : NULL;
 }
 
 /**
@@ -303,7 +300,7 @@ static int uffd_fill_spans(struct uffd_fill *fill)
 	fill->page_size = page_size;
 
 	span = memory ? memory->span[fill->req->op] : NULL;
-	if (!span)
+	if (!span || (fill->req->wp && !userfaultfd_wp(fill->vma)))
 		return -EINVAL;
 	do {
 		ret = span(fill, end);
@@ -346,9 +343,11 @@ static int uffd_fill_once(struct uffd_fill *fill)
  *  -ENOENT	the range is not within one registered VMA, or has become
  *		another type of memory on the way
  *  -EINVAL	this cannot be done in this kind of memory, or not with this
- *		alignment
+ *		alignment; write protection, and the VMA is not registered for it
  *  -EEXIST	a page is there already
- *  -EFAULT	the source cannot be read, or the file ends before the page
+ *  -EFAULT	the source cannot be read, the page cache has no page, or the
+ *		file ends before it
+ *  -EIO	the page cache's page is poisoned by hardware
  *  -ENOMEM	no memory, or a limit of the memcg or the file system
  *  -EINTR	killed
  */
@@ -356,6 +355,13 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
 {
 	struct uffd_fill fill = { .req = req };
 	int ret;
+
+	/*
+	 * What the caller has written to a page through another mapping is seen
+	 * by whoever sees the PTE that UFFDIO_CONTINUE sets.
+	 */
+	if (req->op == UFFD_FILL_CONTINUE)
+		smp_wmb();
 
 	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len);
 	do {

@@ -222,6 +222,8 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason);
 enum uffd_fill_op {
 	UFFD_FILL_COPY,		/* copy them from the caller's memory */
 	UFFD_FILL_ZEROPAGE,	/* zeroes */
+	UFFD_FILL_CONTINUE,	/* those that the page cache has */
+	UFFD_FILL_POISON,	/* none: an access is to raise SIGBUS */
 	UFFD_FILL_OPS,
 };
 
@@ -233,6 +235,7 @@ enum uffd_fill_op {
  * @dst: first address to fill, page aligned
  * @src: for UFFD_FILL_COPY the address in current->mm to copy from; any
  * @len: bytes, a multiple of the page size, not zero, not wrapping
+ * @wp: for UFFD_FILL_COPY and _CONTINUE: map them write-protected
  */
 struct uffd_fill_request {
 	struct userfaultfd_ctx *ctx;
@@ -241,6 +244,7 @@ struct uffd_fill_request {
 	unsigned long dst;
 	unsigned long src;
 	unsigned long len;
+	bool wp;
 };
 
 ssize_t userfaultfd_fill(const struct uffd_fill_request *req);
@@ -254,6 +258,8 @@ int userfaultfd_unregister_range(struct mm_struct *mm, unsigned long start,
 void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm);
 void userfaultfd_reset_ctx(struct vm_area_struct *vma);
 
+int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
+			unsigned long start, unsigned long len, bool enable_wp);
 long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long len, bool enable_wp);
 

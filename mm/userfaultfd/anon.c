@@ -6,6 +6,9 @@
  * mapping of a shmem file gets.  The file itself is not looked at: a fault that
  * filled its hole would at once copy the page, and the hole would stay.
  *
+ * Entries that stand for no page of their own, the zero page and poison, are the
+ * same in every memory that is mapped with small pages, and are set here too.
+ *
  * Small folios are made a batch at a time: allocated, charged and copied with
  * no page-table lock held, then mapped in one hold of it.
  */
@@ -16,6 +19,7 @@
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
 #include <linux/swap.h>
+#include <linux/swapops.h>
 #include "../internal.h"
 #include "fill.h"
 
@@ -87,6 +91,8 @@ static void uffd_anon_map_one(struct uffd_fill *fill, struct folio *folio,
 
 	if (vma->vm_flags & VM_WRITE)
 		entry = pte_mkwrite(entry, vma);
+	if (fill->req->wp)
+		entry = pte_mkuffd_wp(entry);
 	folio_add_new_anon_rmap(folio, vma, addr, RMAP_EXCLUSIVE);
 	folio_add_lru_vma(folio, vma);
 	set_pte_at(vma->vm_mm, addr, pte, entry);
@@ -139,7 +145,12 @@ static int uffd_anon_map(struct uffd_fill *fill, struct uffd_anon_batch *batch,
 	return ret;
 }
 
-static int uffd_anon_copy(struct uffd_fill *fill, unsigned long end)
+/**
+ * uffd_pte_copy_private() - span function: copy into new anonymous pages
+ * @fill: the fill
+ * @end: where to stop
+ */
+int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end)
 {
 	unsigned int nr = uffd_anon_span(fill, end), mapped = 0;
 	struct folio *waiting = NULL;
@@ -185,17 +196,20 @@ static int uffd_anon_zeroed(struct uffd_fill *fill, unsigned long end)
 	return ret;
 }
 
-static int uffd_anon_zeropage(struct uffd_fill *fill, unsigned long end)
+/*
+ * Sets entries that take no page, up to the end of the table.  Not even a marker
+ * gives way to them.
+ */
+static int uffd_pte_set(struct uffd_fill *fill, unsigned long end,
+			pte_t (*make)(struct vm_area_struct *vma,
+				      unsigned long addr))
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
-	pte_t *start, *pte, entry;
+	pte_t *start, *pte;
 	spinlock_t *ptl;
 	pmd_t *pmd;
 	int ret;
-
-	if (mm_forbids_zeropage(vma->vm_mm))
-		return uffd_anon_zeroed(fill, end);
 
 	ret = uffd_fill_table(fill, &pmd);
 	if (ret)
@@ -213,8 +227,7 @@ static int uffd_anon_zeropage(struct uffd_fill *fill, unsigned long end)
 		} else if (!pte_none(ptep_get(pte))) {
 			ret = -EEXIST;
 		} else {
-			entry = pfn_pte(my_zero_pfn(addr), vma->vm_page_prot);
-			set_pte_at(vma->vm_mm, addr, pte, pte_mkspecial(entry));
+			set_pte_at(vma->vm_mm, addr, pte, make(vma, addr));
 			update_mmu_cache(vma, addr, pte);
 			fill->done += PAGE_SIZE;
 		}
@@ -223,9 +236,42 @@ static int uffd_anon_zeropage(struct uffd_fill *fill, unsigned long end)
 	return ret;
 }
 
+static pte_t uffd_make_zero(struct vm_area_struct *vma, unsigned long addr)
+{
+	return pte_mkspecial(pfn_pte(my_zero_pfn(addr), vma->vm_page_prot));
+}
+
+/**
+ * uffd_pte_zeropage() - span function: map the zero page
+ * @fill: the fill
+ * @end: where to stop
+ */
+int uffd_pte_zeropage(struct uffd_fill *fill, unsigned long end)
+{
+	if (mm_forbids_zeropage(fill->vma->vm_mm))
+		return uffd_anon_zeroed(fill, end);
+	return uffd_pte_set(fill, end, uffd_make_zero);
+}
+
+static pte_t uffd_make_poison(struct vm_area_struct *vma, unsigned long addr)
+{
+	return make_pte_marker(PTE_MARKER_POISONED);
+}
+
+/**
+ * uffd_pte_poison() - span function: let accesses raise SIGBUS
+ * @fill: the fill
+ * @end: where to stop
+ */
+int uffd_pte_poison(struct uffd_fill *fill, unsigned long end)
+{
+	return uffd_pte_set(fill, end, uffd_make_poison);
+}
+
 const struct uffd_memory uffd_anon = {
 	.span = {
-		[UFFD_FILL_COPY]	= uffd_anon_copy,
-		[UFFD_FILL_ZEROPAGE]	= uffd_anon_zeropage,
+		[UFFD_FILL_COPY]	= uffd_pte_copy_private,
+		[UFFD_FILL_ZEROPAGE]	= uffd_pte_zeropage,
+		[UFFD_FILL_POISON]	= uffd_pte_poison,
 	},
 };

@@ -89,6 +89,7 @@ struct uffd_memory {
 
 extern const struct uffd_memory uffd_anon;
 extern const struct uffd_memory uffd_shmem;
+extern const struct uffd_memory uffd_shmem_private;
 extern const struct uffd_memory uffd_hugetlb;
 
 /* userfaultfd.c */
@@ -98,6 +99,11 @@ bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
 int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready);
 int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp);
 bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
+
+/* anon.c: for all memory that is mapped with small pages */
+int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end);
+int uffd_pte_zeropage(struct uffd_fill *fill, unsigned long end);
+int uffd_pte_poison(struct uffd_fill *fill, unsigned long end);
 
 /* hugetlb.c */
 #ifdef CONFIG_HUGETLB_PAGE

@@ -130,73 +130,92 @@ static int uffd_hugetlb_add(struct uffd_fill *fill, struct folio *folio)
 	return hugetlb_add_to_page_cache(folio, mapping, index);
 }
 
-/* With the page-table lock held. */
+/* The PTE that maps a huge page. */
+static pte_t uffd_hugetlb_entry(struct uffd_fill *fill, struct folio *folio)
+{
+	struct vm_area_struct *vma = fill->vma;
+	bool ours = (vma->vm_flags & VM_SHARED) ||
+		    fill->req->op != UFFD_FILL_CONTINUE;
+	bool writable = (vma->vm_flags & VM_WRITE) && ours && !fill->req->wp;
+	pte_t entry = make_huge_pte(vma, &folio->page, writable);
+
+	/* Dirty even if read-only: its contents are nowhere else. */
+	entry = huge_pte_mkdirty(entry);
+	return fill->req->wp ? huge_pte_mkuffd_wp(entry) : entry;
+}
+
+/* With the page-table lock held.  @in_file: it is a page of the file. */
 static int uffd_hugetlb_set(struct uffd_fill *fill, struct folio *folio,
-			    pte_t *pte)
+			    pte_t *pte, bool in_file)
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
-	bool shared = vma->vm_flags & VM_SHARED;
 	struct hstate *h = hstate_vma(vma);
-	pte_t entry;
 
-	/* For a shared page, uffd_hugetlb_add() was the last occasion. */
-	if (!shared && userfaultfd_gate_moved(&fill->gate))
-		return UFFD_CHANGED;
 	if (folio_test_hwpoison(folio))
 		return -EIO;
 	if (!huge_pte_none_mostly(huge_ptep_get(vma->vm_mm, addr, pte)))
 		return -EEXIST;
 
-	if (shared)
+	if (in_file)
 		hugetlb_add_file_rmap(folio);
 	else
 		hugetlb_add_new_anon_rmap(folio, vma, addr);
-	entry = make_huge_pte(vma, &folio->page, vma->vm_flags & VM_WRITE);
-	/* Dirty even if read-only: its contents are nowhere else. */
-	set_huge_pte_at(vma->vm_mm, addr, pte, huge_pte_mkdirty(entry),
+	set_huge_pte_at(vma->vm_mm, addr, pte, uffd_hugetlb_entry(fill, folio),
 			huge_page_size(h));
 	hugetlb_count_add(pages_per_huge_page(h), vma->vm_mm);
 	update_mmu_cache(vma, addr, pte);
-	folio_set_hugetlb_migratable(folio);
+	/* It has been all along if the file had it: migration may be at it. */
+	if (fill->req->op != UFFD_FILL_CONTINUE)
+		folio_set_hugetlb_migratable(folio);
 	fill->done += huge_page_size(h);
 	return 0;
 }
 
-/* Maps a folio that holds its contents; consumes it. */
-static int uffd_hugetlb_insert(struct uffd_fill *fill, struct folio *folio,
-			       pte_t *pte)
+/* Maps a new folio, which holds its contents, as a page of the file. */
+static int uffd_hugetlb_insert_shared(struct uffd_fill *fill,
+				      struct folio *folio, pte_t *pte)
 {
 	struct vm_area_struct *vma = fill->vma;
-	bool shared = vma->vm_flags & VM_SHARED;
 	spinlock_t *ptl;
 	int ret;
 
-	if (shared) {
-		ret = uffd_hugetlb_add(fill, folio);
-		if (ret) {
-			uffd_hugetlb_discard(fill, folio);
-			return ret;
-		}
+	ret = uffd_hugetlb_add(fill, folio);
+	if (ret) {
+		uffd_hugetlb_discard(fill, folio);
+		return ret;
 	}
 	ptl = huge_pte_lock(hstate_vma(vma), vma->vm_mm, pte);
-	ret = uffd_hugetlb_set(fill, folio, pte);
-	/* Until here the page table's reference may not be dropped. */
-	if (shared)
-		folio_unlock(folio);
+	ret = uffd_hugetlb_set(fill, folio, pte, true);
+	/* Under the lock: once mapped, the folio is the page table's. */
+	folio_unlock(folio);
 	spin_unlock(ptl);
-	if (!ret)
-		return 0;
-
-	/* In the file it is there to stay: a fault will find it. */
-	if (shared)
+	/* In the file it stays: a fault will find it. */
+	if (ret)
 		folio_put(folio);
+	return ret;
+}
+
+/* Maps a new folio, which holds its contents, as a page of the mapping's own. */
+static int uffd_hugetlb_insert_private(struct uffd_fill *fill,
+				       struct folio *folio, pte_t *pte)
+{
+	struct vm_area_struct *vma = fill->vma;
+	spinlock_t *ptl;
+	int ret;
+
+	ptl = huge_pte_lock(hstate_vma(vma), vma->vm_mm, pte);
+	if (userfaultfd_gate_moved(&fill->gate))
+		ret = UFFD_CHANGED;
 	else
+		ret = uffd_hugetlb_set(fill, folio, pte, false);
+	spin_unlock(ptl);
+	if (ret)
 		uffd_hugetlb_discard(fill, folio);
 	return ret;
 }
 
-static int uffd_hugetlb_copy_locked(struct uffd_fill *fill, pte_t *pte)
+static int uffd_hugetlb_copy(struct uffd_fill *fill, pte_t *pte)
 {
 	struct folio *kept = uffd_fill_take_kept(fill);
 	struct folio *folio;
@@ -208,30 +227,103 @@ static int uffd_hugetlb_copy_locked(struct uffd_fill *fill, pte_t *pte)
 		return -EEXIST;
 	}
 	ret = uffd_hugetlb_make(fill, kept, &folio);
-	return ret ? ret : uffd_hugetlb_insert(fill, folio, pte);
+	if (ret)
+		return ret;
+	return fill->vma->vm_flags & VM_SHARED ?
+	       uffd_hugetlb_insert_shared(fill, folio, pte) :
+	       uffd_hugetlb_insert_private(fill, folio, pte);
 }
 
-static int uffd_hugetlb_copy(struct uffd_fill *fill, unsigned long end)
+static int uffd_hugetlb_continue(struct uffd_fill *fill, pte_t *pte)
 {
-	unsigned long size = vma_kernel_pagesize(fill->vma);
+	struct vm_area_struct *vma = fill->vma;
+	struct hstate *h = hstate_vma(vma);
+	struct folio *folio;
+	spinlock_t *ptl;
+	int ret;
+
+	folio = filemap_lock_hugetlb_folio(h, vma->vm_file->f_mapping,
+					   hugetlb_linear_page_index(vma,
+							uffd_fill_dst(fill)));
+	if (IS_ERR(folio))
+		return -EFAULT;
+	ptl = huge_pte_lock(h, vma->vm_mm, pte);
+	if (userfaultfd_gate_moved(&fill->gate))
+		ret = UFFD_CHANGED;
+	else
+		ret = uffd_hugetlb_set(fill, folio, pte, true);
+	folio_unlock(folio);
+	spin_unlock(ptl);
+	if (ret)
+		folio_put(folio);
+	return ret;
+}
+
+static int uffd_hugetlb_poison(struct uffd_fill *fill, pte_t *pte)
+{
+	struct vm_area_struct *vma = fill->vma;
+	unsigned long addr = uffd_fill_dst(fill);
+	struct hstate *h = hstate_vma(vma);
+	spinlock_t *ptl;
+	int ret = 0;
+
+	ptl = huge_pte_lock(h, vma->vm_mm, pte);
+	if (userfaultfd_gate_moved(&fill->gate)) {
+		ret = UFFD_CHANGED;
+	} else if (!huge_pte_none(huge_ptep_get(vma->vm_mm, addr, pte))) {
+		ret = -EEXIST;
+	} else {
+		set_huge_pte_at(vma->vm_mm, addr, pte,
+				make_pte_marker(PTE_MARKER_POISONED),
+				huge_page_size(h));
+		update_mmu_cache(vma, addr, pte);
+		fill->done += huge_page_size(h);
+	}
+	spin_unlock(ptl);
+	return ret;
+}
+
+/* Fills one huge page. */
+static int uffd_hugetlb_span(struct uffd_fill *fill,
+			     int (*one)(struct uffd_fill *fill, pte_t *pte))
+{
 	pte_t *pte;
 	u32 hash;
 	int ret;
 
-	if (!IS_ALIGNED(fill->req->dst | fill->req->len, size))
+	if (!IS_ALIGNED(fill->req->dst | fill->req->len,
+			vma_kernel_pagesize(fill->vma)))
 		return -EINVAL;
 	pte = uffd_hugetlb_lock(fill, &hash);
 	if (!pte)
 		return -ENOMEM;
-	ret = uffd_hugetlb_copy_locked(fill, pte);
+	ret = one(fill, pte);
 	uffd_hugetlb_unlock(fill, hash);
 	return ret;
+}
+
+static int uffd_hugetlb_copy_span(struct uffd_fill *fill, unsigned long end)
+{
+	return uffd_hugetlb_span(fill, uffd_hugetlb_copy);
+}
+
+static int uffd_hugetlb_continue_span(struct uffd_fill *fill,
+				      unsigned long end)
+{
+	return uffd_hugetlb_span(fill, uffd_hugetlb_continue);
+}
+
+static int uffd_hugetlb_poison_span(struct uffd_fill *fill, unsigned long end)
+{
+	return uffd_hugetlb_span(fill, uffd_hugetlb_poison);
 }
 
 /* No ZEROPAGE: there is no huge zero page for every size. */
 const struct uffd_memory uffd_hugetlb = {
 	.span = {
-		[UFFD_FILL_COPY]	= uffd_hugetlb_copy,
+		[UFFD_FILL_COPY]	= uffd_hugetlb_copy_span,
+		[UFFD_FILL_CONTINUE]	= uffd_hugetlb_continue_span,
+		[UFFD_FILL_POISON]	= uffd_hugetlb_poison_span,
 	},
 };
 

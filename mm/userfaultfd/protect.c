@@ -3,6 +3,7 @@
  * userfaultfd: write protection.
  */
 
+#include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/userfaultfd_k.h>
 #include <asm/tlb.h>
@@ -36,4 +37,71 @@ long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 	changed = change_protection(&tlb, vma, start, start + len, flags);
 	tlb_finish_mmu(&tlb);
 	return changed;
+}
+
+static int uffd_protect_vmas(struct mm_struct *mm, unsigned long start,
+			     unsigned long len, bool enable_wp)
+{
+	unsigned long end = start + len;
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma;
+	int ret = -ENOENT;
+
+	for_each_vma_range(vmi, vma, end) {
+		unsigned long from = max(start, vma->vm_start);
+		long changed;
+
+		if (!userfaultfd_wp(vma))
+			return -ENOENT;
+		if (is_vm_hugetlb_page(vma) &&
+		    !IS_ALIGNED(start | len, vma_kernel_pagesize(vma)))
+			return -EINVAL;
+		changed = uffd_wp_range(vma, from, min(end, vma->vm_end) - from,
+					enable_wp);
+		if (changed < 0)
+			return changed;
+		ret = 0;
+	}
+	return ret;
+}
+
+/**
+ * userfaultfd_protect() - protect or unprotect a range
+ * @ctx: the context that the call came in on
+ * @mm: its mm, which the caller keeps in use
+ * @start: first byte, page aligned
+ * @len: bytes, a multiple of the page size, not zero, not wrapping
+ * @enable_wp: protect, rather than unprotect
+ *
+ * Stops at the first VMA that cannot be; those before it are done then.
+ *
+ * Context: process context, no locks held.  Sleeps.
+ *
+ * Return: 0; -EAGAIN if an event that the caller has not read concerns the
+ * range; -ENOENT if there is nothing, or something that is not registered for
+ * write protection; -EINVAL if it is part of a huge page; -ENOMEM; -EINTR.
+ */
+int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
+			unsigned long start, unsigned long len, bool enable_wp)
+{
+	struct uffd_gate gate;
+	int ret;
+
+	userfaultfd_gate_init(&gate, ctx, start, len);
+	for (;;) {
+		ret = userfaultfd_gate_pass(&gate);
+		if (ret)
+			return ret;
+		mmap_read_lock(mm);
+		/*
+		 * From here on only pages can be dropped, and it is all the same
+		 * if their protection changes before or after.
+		 */
+		if (!userfaultfd_gate_moved(&gate))
+			break;
+		mmap_read_unlock(mm);
+	}
+	ret = uffd_protect_vmas(mm, start, len, enable_wp);
+	mmap_read_unlock(mm);
+	return ret;
 }

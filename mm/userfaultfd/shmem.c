@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * userfaultfd: filling shared mappings of shmem files.
+ * userfaultfd: filling mappings of shmem files.
  *
- * A page is put into the file, locked, and then mapped; whoever finds it in the
- * file meanwhile waits for its lock.  If it cannot be mapped it is taken out of
- * the file again.
+ * In a shared mapping a page is put into the file, locked, and then mapped;
+ * whoever finds it in the file meanwhile waits for its lock.  If it cannot be
+ * mapped it is taken out of the file again.  In a private mapping a page is the
+ * mapping's own, as in anonymous memory; but UFFDIO_CONTINUE maps the file's, for
+ * reading.
  */
 
 #include <linux/memcontrol.h>
@@ -17,13 +19,26 @@
 #include "../internal.h"
 #include "fill.h"
 
-static int uffd_shmem_map(struct uffd_fill *fill, struct folio *folio)
+/* The PTE that maps a page of the file. */
+static pte_t uffd_shmem_entry(struct uffd_fill *fill, struct page *page)
+{
+	struct vm_area_struct *vma = fill->vma;
+	pte_t entry = pte_mkdirty(mk_pte(page, vma->vm_page_prot));
+
+	if ((vma->vm_flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED))
+		entry = pte_mkwrite(entry, vma);
+	return fill->req->wp ? pte_mkuffd_wp(entry) : entry;
+}
+
+/* Maps a page of a folio that is in the file and locked. */
+static int uffd_shmem_map(struct uffd_fill *fill, struct folio *folio,
+			  struct page *page)
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
 	spinlock_t *ptl;
-	pte_t *pte, entry;
 	pmd_t *pmd;
+	pte_t *pte;
 	int ret;
 
 	ret = uffd_fill_table(fill, &pmd);
@@ -39,13 +54,9 @@ static int uffd_shmem_map(struct uffd_fill *fill, struct folio *folio)
 	} else if (!pte_none_mostly(ptep_get(pte))) {
 		ret = -EEXIST;
 	} else {
-		entry = pte_mkdirty(mk_pte(&folio->page, vma->vm_page_prot));
-		if (vma->vm_flags & VM_WRITE)
-			entry = pte_mkwrite(entry, vma);
-		folio_add_lru(folio);
-		folio_add_file_rmap_pte(folio, &folio->page, vma);
+		folio_add_file_rmap_pte(folio, page, vma);
 		inc_mm_counter(vma->vm_mm, mm_counter_file(folio));
-		set_pte_at(vma->vm_mm, addr, pte, entry);
+		set_pte_at(vma->vm_mm, addr, pte, uffd_shmem_entry(fill, page));
 		update_mmu_cache(vma, addr, pte);
 		fill->done += PAGE_SIZE;
 	}
@@ -67,9 +78,11 @@ static int uffd_shmem_insert(struct uffd_fill *fill, struct folio *folio)
 		folio_put(folio);
 		return ret;
 	}
-	ret = uffd_shmem_map(fill, folio);
+	ret = uffd_shmem_map(fill, folio, &folio->page);
 	if (ret)
 		shmem_undo_insert_folio(inode, folio);
+	else
+		folio_add_lru(folio);
 	folio_unlock(folio);
 	if (ret)
 		folio_put(folio);
@@ -110,9 +123,42 @@ static int uffd_shmem_zeropage(struct uffd_fill *fill, unsigned long end)
 	return uffd_shmem_insert(fill, folio);
 }
 
+static int uffd_shmem_continue(struct uffd_fill *fill, unsigned long end)
+{
+	struct inode *inode = file_inode(fill->vma->vm_file);
+	pgoff_t index = linear_page_index(fill->vma, uffd_fill_dst(fill));
+	struct folio *folio;
+	struct page *page;
+	int ret;
+
+	/* Brings it back from swap, but does not make one. */
+	ret = shmem_get_folio(inode, index, 0, &folio, SGP_NOALLOC);
+	if (ret)
+		return ret == -ENOENT ? -EFAULT : ret;
+	if (!folio)
+		return -EFAULT;
+	page = folio_file_page(folio, index);
+	ret = PageHWPoison(page) ? -EIO : uffd_shmem_map(fill, folio, page);
+	folio_unlock(folio);
+	if (ret)
+		folio_put(folio);
+	return ret;
+}
+
 const struct uffd_memory uffd_shmem = {
 	.span = {
 		[UFFD_FILL_COPY]	= uffd_shmem_copy,
 		[UFFD_FILL_ZEROPAGE]	= uffd_shmem_zeropage,
+		[UFFD_FILL_CONTINUE]	= uffd_shmem_continue,
+		[UFFD_FILL_POISON]	= uffd_pte_poison,
+	},
+};
+
+const struct uffd_memory uffd_shmem_private = {
+	.span = {
+		[UFFD_FILL_COPY]	= uffd_pte_copy_private,
+		[UFFD_FILL_ZEROPAGE]	= uffd_pte_zeropage,
+		[UFFD_FILL_CONTINUE]	= uffd_shmem_continue,
+		[UFFD_FILL_POISON]	= uffd_pte_poison,
 	},
 };
