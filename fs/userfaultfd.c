@@ -276,7 +276,7 @@ static int uffd_check_source(const struct mm_struct *mm, u64 start, u64 len)
 /* What this kernel can do on this machine. */
 static u64 uffd_features(void)
 {
-	u64 features = UFFD_API_FEATURES & ~(u64)UFFD_FEATURE_MOVE;
+	u64 features = UFFD_API_FEATURES;
 
 	if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_MINOR))
 		features &= ~(UFFD_FEATURE_MINOR_HUGETLBFS |
@@ -378,7 +378,7 @@ static u64 uffd_range_ioctls(unsigned long modes, bool hugetlb)
 		ioctls &= ~UFFD_IOCTL(WRITEPROTECT);
 	if (!(modes & VM_UFFD_MINOR))
 		ioctls &= ~UFFD_IOCTL(CONTINUE);
-	return ioctls & ~UFFD_IOCTL(MOVE);
+	return ioctls;
 }
 
 static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg)
@@ -444,10 +444,23 @@ static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg)
 }
 
 /*
- * Runs a fill, wakes those who wait for what it filled, and tells how far it
- * came.  The wake-up comes first: not even a bad address for the answer may
- * leave somebody asleep before a page that is there.
+ * Wakes those who wait for what a call has resolved, and tells how far it came.
+ * The wake-up comes first: not even a bad address for the answer may leave
+ * somebody asleep before a page that is there.
  */
+static int uffd_answer(struct userfaultfd_ctx *ctx, unsigned long dst,
+		       unsigned long len, ssize_t done, bool wake,
+		       __s64 __user *answer)
+{
+	if (done > 0 && wake)
+		userfaultfd_wake_range(ctx, dst, done);
+	if (put_user(done, answer))
+		return -EFAULT;
+	if (done < 0)
+		return done;
+	return done == len ? 0 : -EAGAIN;
+}
+
 static int uffd_fill(struct uffd_fill_request *req, bool wake,
 		     __s64 __user *answer)
 {
@@ -458,14 +471,7 @@ static int uffd_fill(struct uffd_fill_request *req, bool wake,
 		return -ESRCH;
 	filled = userfaultfd_fill(req);
 	mmput(req->mm);
-
-	if (filled > 0 && wake)
-		userfaultfd_wake_range(req->ctx, req->dst, filled);
-	if (put_user(filled, answer))
-		return -EFAULT;
-	if (filled < 0)
-		return filled;
-	return filled == req->len ? 0 : -EAGAIN;
+	return uffd_answer(req->ctx, req->dst, req->len, filled, wake, answer);
 }
 
 static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
@@ -564,6 +570,41 @@ static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg)
 			 &user->updated);
 }
 
+static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_move __user *user = arg;
+	struct uffd_move_request req;
+	struct uffdio_move move;
+	ssize_t moved;
+
+	if (copy_from_user(&move, arg, offsetof(struct uffdio_move, move)))
+		return -EFAULT;
+	/* Pages do not go from one process to another. */
+	if (ctx->mm != current->mm)
+		return -EINVAL;
+	if (uffd_check_range(ctx->mm, move.dst, move.len) ||
+	    uffd_check_range(ctx->mm, move.src, move.len) ||
+	    (move.mode & ~(UFFDIO_MOVE_MODE_DONTWAKE |
+			   UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES)))
+		return -EINVAL;
+
+	req = (struct uffd_move_request) {
+		.ctx = ctx,
+		.mm = ctx->mm,
+		.dst = move.dst,
+		.src = move.src,
+		.len = move.len,
+		.allow_holes = move.mode & UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
+	};
+	if (!mmget_not_zero(req.mm))
+		return -ESRCH;
+	moved = userfaultfd_move(&req);
+	mmput(req.mm);
+	return uffd_answer(ctx, req.dst, req.len, moved,
+			   !(move.mode & UFFDIO_MOVE_MODE_DONTWAKE),
+			   &user->move);
+}
+
 static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 				   void __user *arg)
 {
@@ -603,6 +644,7 @@ static const struct uffd_ioctl {
 	{ UFFDIO_ZEROPAGE,	uffd_ioctl_zeropage },
 	{ UFFDIO_CONTINUE,	uffd_ioctl_continue },
 	{ UFFDIO_WRITEPROTECT,	uffd_ioctl_writeprotect },
+	{ UFFDIO_MOVE,		uffd_ioctl_move },
 	{ UFFDIO_POISON,	uffd_ioctl_poison },
 	{ UFFDIO_WAKE,		uffd_ioctl_wake },
 	{ UFFDIO_REGISTER,	uffd_ioctl_register },

@@ -52,7 +52,28 @@ static struct vm_area_struct *uffd_find_vma(struct mm_struct *mm,
 	return vma;
 }
 
+/* Two VMAs that may be one; only the first is about to get new pages. */
+static int uffd_find_vmas(struct mm_struct *mm, unsigned long dst,
+			  unsigned long src, struct vm_area_struct **dst_vma,
+			  struct vm_area_struct **src_vma)
+{
+	*dst_vma = uffd_find_vma(mm, dst);
+	if (IS_ERR(*dst_vma))
+		return PTR_ERR(*dst_vma);
+	*src_vma = vma_lookup(mm, src);
+	return *src_vma ? 0 : -ENOENT;
+}
+
 #ifdef CONFIG_PER_VMA_LOCK
+/*
+ * With mmap_lock held for reading.  Not vma_start_read(), which may fail for no
+ * reason.  mmap_lock keeps writers of the VMA's lock away: this does not wait.
+ */
+static void uffd_lock_found(struct vm_area_struct *vma, int subclass)
+{
+	down_read_nested(&vma->vm_lock->lock, subclass);
+}
+
 static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 					    unsigned long addr)
 {
@@ -66,12 +87,8 @@ static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 
 	mmap_read_lock(mm);
 	vma = uffd_find_vma(mm, addr);
-	/*
-	 * Not vma_start_read(), which may fail for no reason.  mmap_lock keeps
-	 * writers of the VMA's lock away, so this does not wait.
-	 */
 	if (!IS_ERR(vma))
-		down_read(&vma->vm_lock->lock);
+		uffd_lock_found(vma, 0);
 	mmap_read_unlock(mm);
 	return vma;
 }
@@ -79,6 +96,62 @@ static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 static void uffd_unlock_vma(struct vm_area_struct *vma)
 {
 	vma_end_read(vma);
+}
+
+/**
+ * uffd_lock_vmas() - find and lock two VMAs, which may be one
+ * @mm: their mm
+ * @dst: an address in the one that is about to get pages
+ * @src: an address in the other
+ * @dst_vma: where to put the one
+ * @src_vma: where to put the other
+ *
+ * Return: 0, -ENOENT or -ENOMEM.
+ */
+int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
+		   struct vm_area_struct **dst_vma,
+		   struct vm_area_struct **src_vma)
+{
+	int ret;
+
+	*dst_vma = uffd_lock_vma(mm, dst);
+	if (IS_ERR(*dst_vma))
+		return PTR_ERR(*dst_vma);
+	if (src >= (*dst_vma)->vm_start && src < (*dst_vma)->vm_end) {
+		*src_vma = *dst_vma;
+		return 0;
+	}
+	*src_vma = lock_vma_under_rcu(mm, src);
+	if (*src_vma)
+		return 0;
+
+	/*
+	 * Nobody may wait for mmap_lock with a VMA locked: a writer of mmap_lock
+	 * may be waiting for that VMA.
+	 */
+	vma_end_read(*dst_vma);
+	mmap_read_lock(mm);
+	ret = uffd_find_vmas(mm, dst, src, dst_vma, src_vma);
+	if (!ret) {
+		uffd_lock_found(*dst_vma, 0);
+		if (*src_vma != *dst_vma)
+			uffd_lock_found(*src_vma, SINGLE_DEPTH_NESTING);
+	}
+	mmap_read_unlock(mm);
+	return ret;
+}
+
+/**
+ * uffd_unlock_vmas() - undo uffd_lock_vmas()
+ * @dst_vma: the one
+ * @src_vma: the other
+ */
+void uffd_unlock_vmas(struct vm_area_struct *dst_vma,
+		      struct vm_area_struct *src_vma)
+{
+	if (src_vma != dst_vma)
+		vma_end_read(src_vma);
+	vma_end_read(dst_vma);
 }
 #else
 static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
@@ -96,6 +169,25 @@ static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 static void uffd_unlock_vma(struct vm_area_struct *vma)
 {
 	mmap_read_unlock(vma->vm_mm);
+}
+
+int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
+		   struct vm_area_struct **dst_vma,
+		   struct vm_area_struct **src_vma)
+{
+	int ret;
+
+	mmap_read_lock(mm);
+	ret = uffd_find_vmas(mm, dst, src, dst_vma, src_vma);
+	if (ret)
+		mmap_read_unlock(mm);
+	return ret;
+}
+
+void uffd_unlock_vmas(struct vm_area_struct *dst_vma,
+		      struct vm_area_struct *src_vma)
+{
+	mmap_read_unlock(dst_vma->vm_mm);
 }
 #endif /* CONFIG_PER_VMA_LOCK */
 
@@ -226,6 +318,21 @@ static int uffd_fill_bring_in(struct uffd_fill *fill)
 }
 
 /**
+ * uffd_alloc_pmd() - find or make the PMD entry of an address
+ * @mm: the mm
+ * @addr: the address
+ *
+ * Return: the entry, which may be of any kind, or NULL if there is no memory.
+ */
+pmd_t *uffd_alloc_pmd(struct mm_struct *mm, unsigned long addr)
+{
+	p4d_t *p4d = p4d_alloc(mm, pgd_offset(mm, addr), addr);
+	pud_t *pud = p4d ? pud_alloc(mm, p4d, addr) : NULL;
+
+	return pud ? pmd_alloc(mm, pud, addr) : NULL;
+}
+
+/**
  * uffd_fill_table() - find or make the page table of the next page
  * @fill: the fill, its VMA locked
  * @pmdp: where to put the entry that points to it
@@ -237,19 +344,11 @@ static int uffd_fill_bring_in(struct uffd_fill *fill)
 int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp)
 {
 	struct mm_struct *mm = fill->req->mm;
-	unsigned long addr = uffd_fill_dst(fill);
-	pmd_t *pmd, val;
-	p4d_t *p4d;
-	pud_t *pud;
+	pmd_t *pmd = uffd_alloc_pmd(mm, uffd_fill_dst(fill));
+	pmd_t val;
 
-	p4d = p4d_alloc(mm, pgd_offset(mm, addr), addr);
-	pud = p4d ? pud_alloc(mm, p4d, addr) : NULL;
-	pmd = pud ? pmd_alloc(mm, pud, addr) : NULL;
-	if (!pmd)
+	if (!pmd || pte_alloc(mm, pmd))
 		return -ENOMEM;
-	if (pmd_none(pmdp_get_lockless(pmd)) && __pte_alloc(mm, pmd))
-		return -ENOMEM;
-
 	val = pmdp_get_lockless(pmd);
 	if (!pmd_present(val) || pmd_trans_huge(val) || pmd_devmap(val))
 		return -EEXIST;

@@ -249,6 +249,26 @@ struct uffd_fill_request {
 
 ssize_t userfaultfd_fill(const struct uffd_fill_request *req);
 
+/**
+ * struct uffd_move_request - what to move
+ * @ctx: the context that the call came in on
+ * @mm: its mm, which is current's
+ * @dst: first address to move to, page aligned
+ * @src: first address to move from, page aligned
+ * @len: bytes, a multiple of the page size, not zero, not wrapping
+ * @allow_holes: pass over what is missing in the source
+ */
+struct uffd_move_request {
+	struct userfaultfd_ctx *ctx;
+	struct mm_struct *mm;
+	unsigned long dst;
+	unsigned long src;
+	unsigned long len;
+	bool allow_holes;
+};
+
+ssize_t userfaultfd_move(const struct uffd_move_request *req);
+
 int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 			       struct mm_struct *mm, unsigned long start,
 			       unsigned long end, unsigned long vm_flags,

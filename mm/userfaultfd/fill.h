@@ -5,6 +5,7 @@
  *	anon.c shmem.c hugetlb.c	a memory type each
  *	register.c			VMAs in and out
  *	protect.c			write protection
+ *	move.c				UFFDIO_MOVE
  *
  * Lock order on a fill: the VMA's lock (or mmap_lock for reading), hugetlb's
  * fault mutex and VMA lock, a folio's lock, a page-table lock.
@@ -93,6 +94,12 @@ extern const struct uffd_memory uffd_shmem_private;
 extern const struct uffd_memory uffd_hugetlb;
 
 /* userfaultfd.c */
+int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
+		   struct vm_area_struct **dst_vma,
+		   struct vm_area_struct **src_vma);
+void uffd_unlock_vmas(struct vm_area_struct *dst_vma,
+		      struct vm_area_struct *src_vma);
+pmd_t *uffd_alloc_pmd(struct mm_struct *mm, unsigned long addr);
 struct folio *uffd_fill_take_kept(struct uffd_fill *fill);
 bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
 		    const void __user *src);

@@ -1,0 +1,778 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: UFFDIO_MOVE.
+ *
+ * How it works
+ * ------------
+ * Anonymous pages that belong to nobody else are taken from one place in the page
+ * tables and put into another.  Nothing is copied, and no VMA changes.
+ *
+ * Small pages are moved a batch at a time.  A batch is picked under both
+ * page-table locks: entries that are alike enough to go together, each folio
+ * locked with a trylock; only the first may be waited for.  Then the anon_vma is
+ * locked, since rmap walkers may hold it without the folio's lock; all pages of a
+ * VMA share one root.  Then, under the page-table locks again, the entries are
+ * cleared, the TLB is flushed once for all of them, each folio is tested for a pin
+ * that GUP may have taken before it could see the entry gone, and the
+ * destinations are set.
+ *
+ * What does not fit a batch is dealt with alone when it comes first: huge PMDs are
+ * moved whole or split, large folios are split, swap entries are moved as they
+ * are, migration is waited for.
+ *
+ * Source and destination may overlap.  A batch is never longer than their
+ * distance, so it moves what page after page would have moved.
+ *
+ * Lock order: both VMAs' locks, a folio, its anon_vma, both page-table locks.
+ */
+
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/mm_inline.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/sched/signal.h>
+#include <linux/swap.h>
+#include <linux/swapops.h>
+#include <asm/pgalloc.h>
+#include <asm/tlbflush.h>
+#include "../internal.h"
+#include "../swap.h"
+#include "fill.h"
+
+struct uffd_move {
+	const struct uffd_move_request *req;
+	struct uffd_gate gate;
+	struct vm_area_struct *dst_vma;
+	struct vm_area_struct *src_vma;	/* may be the same */
+	unsigned long done;
+};
+
+/* A source entry that goes into a batch. */
+struct uffd_move_entry {
+	pte_t pte;		/* none: a hole that may be skipped */
+	struct folio *folio;	/* locked, with a reference; NULL: zero page */
+};
+
+struct uffd_move_batch {
+	unsigned int nr;
+	struct uffd_move_entry entry[UFFD_SPAN_PAGES];
+};
+
+/* Both sides of a span of small pages. */
+struct uffd_move_tables {
+	pte_t *dst;
+	pte_t *src;
+	spinlock_t *dst_ptl;
+	spinlock_t *src_ptl;
+};
+
+static unsigned long uffd_move_dst(const struct uffd_move *move)
+{
+	return move->req->dst + move->done;
+}
+
+static unsigned long uffd_move_src(const struct uffd_move *move)
+{
+	return move->req->src + move->done;
+}
+
+/* Two locks that may be one, in the order of their addresses. */
+static void uffd_lock_both(spinlock_t *a, spinlock_t *b)
+{
+	if (a > b)
+		swap(a, b);
+	spin_lock(a);
+	if (a != b)
+		spin_lock_nested(b, SINGLE_DEPTH_NESTING);
+}
+
+static void uffd_unlock_both(spinlock_t *a, spinlock_t *b)
+{
+	spin_unlock(a);
+	if (a != b)
+		spin_unlock(b);
+}
+
+/*
+ * Small pages
+ */
+
+/* False if one of the tables has just gone: to be tried again. */
+static bool uffd_map_tables(struct uffd_move *move, pmd_t *dst_pmd,
+			    pmd_t *src_pmd, struct uffd_move_tables *t)
+{
+	struct mm_struct *mm = move->req->mm;
+
+	t->dst = pte_offset_map_nolock(mm, dst_pmd, uffd_move_dst(move),
+				       &t->dst_ptl);
+	if (!t->dst)
+		return false;
+	t->src = pte_offset_map_nolock(mm, src_pmd, uffd_move_src(move),
+				       &t->src_ptl);
+	if (!t->src) {
+		pte_unmap(t->dst);
+		return false;
+	}
+	uffd_lock_both(t->dst_ptl, t->src_ptl);
+	return true;
+}
+
+static void uffd_unmap_tables(struct uffd_move_tables *t)
+{
+	uffd_unlock_both(t->dst_ptl, t->src_ptl);
+	/* Last in, first out, as kmap_local wants it. */
+	pte_unmap(t->src);
+	pte_unmap(t->dst);
+}
+
+/* A page may move if this mapping is its only user. */
+static bool uffd_may_move(struct folio *folio, struct page *page)
+{
+	return folio && folio_test_anon(folio) && PageAnonExclusive(page) &&
+	       !folio_maybe_dma_pinned(folio);
+}
+
+/* What stopped the picking, if not an error: see uffd_move_special(). */
+#define UFFD_SPECIAL	1
+
+/*
+ * Looks at one entry, under the page-table locks.  @held is a folio that has been
+ * locked already, for the first entry only.
+ */
+static int uffd_move_pick(struct uffd_move *move, struct uffd_move_entry *entry,
+			  pte_t *dst, pte_t *src, unsigned long addr,
+			  struct folio *held)
+{
+	struct page *page;
+
+	if (!pte_none(ptep_get(dst)))
+		return -EEXIST;
+	entry->folio = NULL;
+	entry->pte = ptep_get(src);
+	if (pte_none(entry->pte))
+		return move->req->allow_holes ? 0 : -ENOENT;
+	if (!pte_present(entry->pte))
+		return UFFD_SPECIAL;
+	if (is_zero_pfn(pte_pfn(entry->pte)))
+		return 0;
+
+	page = vm_normal_page(move->src_vma, addr, entry->pte);
+	if (!page || !uffd_may_move(page_folio(page), page))
+		return -EBUSY;
+	if (folio_test_large(page_folio(page)))
+		return UFFD_SPECIAL;
+	if (page_folio(page) != held && !folio_trylock(page_folio(page)))
+		return UFFD_SPECIAL;
+	entry->folio = page_folio(page);
+	folio_get(entry->folio);
+	return 0;
+}
+
+/* How many pages a batch may have. */
+static unsigned int uffd_move_span(const struct uffd_move *move)
+{
+	unsigned long dst = uffd_move_dst(move), src = uffd_move_src(move);
+	unsigned long left = move->req->len - move->done;
+	unsigned long len;
+
+	len = min(pmd_addr_end(dst, dst + left) - dst,
+		  pmd_addr_end(src, src + left) - src);
+	if (dst != src)
+		len = min(len, dst > src ? dst - src : src - dst);
+	return min_t(unsigned long, len >> PAGE_SHIFT, UFFD_SPAN_PAGES);
+}
+
+static void uffd_batch_drop(struct uffd_move_batch *batch)
+{
+	unsigned int i;
+
+	for (i = 0; i < batch->nr; i++) {
+		if (!batch->entry[i].folio)
+			continue;
+		folio_unlock(batch->entry[i].folio);
+		folio_put(batch->entry[i].folio);
+	}
+	batch->nr = 0;
+}
+
+/*
+ * Picks a batch.  Returns why it is empty: -errno, or UFFD_SPECIAL with the entry
+ * in entry[0].  Consumes the lock of @held, and a reference to it.
+ */
+static int uffd_move_pick_batch(struct uffd_move *move,
+				struct uffd_move_batch *batch,
+				struct uffd_move_tables *t, struct folio *held)
+{
+	unsigned long src = uffd_move_src(move);
+	unsigned int max = uffd_move_span(move);
+	int ret = 0;
+
+	for (batch->nr = 0; batch->nr < max; batch->nr++) {
+		unsigned int i = batch->nr;
+
+		ret = uffd_move_pick(move, &batch->entry[i], t->dst + i,
+				     t->src + i, src + i * PAGE_SIZE,
+				     i ? NULL : held);
+		if (ret)
+			break;
+	}
+	if (held && !(batch->nr && batch->entry[0].folio == held))
+		folio_unlock(held);
+	if (held)
+		folio_put(held);
+	return batch->nr ? 0 : ret;
+}
+
+/* Takes @nr entries out of the source.  Returns how many are free to go. */
+static unsigned int uffd_move_clear(struct uffd_move *move,
+				    struct uffd_move_entry *entry,
+				    unsigned int nr, pte_t *src)
+{
+	unsigned long addr = uffd_move_src(move);
+	struct mm_struct *mm = move->req->mm;
+	unsigned int i, free, cleared = 0;
+
+	for (i = 0; i < nr; i++) {
+		if (pte_none(entry[i].pte))
+			continue;
+		entry[i].pte = ptep_get_and_clear(mm, addr + i * PAGE_SIZE,
+						  src + i);
+		cleared++;
+	}
+	if (!cleared)
+		return nr;
+	flush_tlb_range(move->src_vma, addr, addr + nr * PAGE_SIZE);
+	/*
+	 * Paired with GUP-fast, which takes its pin before it looks at the entry
+	 * once more: either it finds the entry gone or we find the pin.
+	 */
+	smp_mb();
+	for (free = 0; free < nr; free++)
+		if (entry[free].folio &&
+		    folio_maybe_dma_pinned(entry[free].folio))
+			break;
+	for (i = free; i < nr; i++)
+		if (!pte_none(entry[i].pte))
+			set_pte_at(mm, addr + i * PAGE_SIZE, src + i,
+				   entry[i].pte);
+	return free;
+}
+
+/* Puts an entry into the destination. */
+static void uffd_move_set(struct uffd_move *move,
+			  struct uffd_move_entry *entry, pte_t *dst,
+			  unsigned long addr)
+{
+	struct vm_area_struct *vma = move->dst_vma;
+	pte_t pte;
+
+	if (pte_none(entry->pte))
+		return;
+	if (entry->folio) {
+		folio_move_anon_rmap(entry->folio, vma);
+		entry->folio->index = linear_page_index(vma, addr);
+		pte = mk_pte(&entry->folio->page, vma->vm_page_prot);
+		/* As after mremap(): who watches sees that it has changed. */
+		pte = pte_mksoft_dirty(pte);
+		if (pte_dirty(entry->pte))
+			pte = pte_mkdirty(pte);
+		pte = pte_mkwrite(pte, vma);
+	} else {
+		pte = pte_mkspecial(pfn_pte(my_zero_pfn(addr),
+					    vma->vm_page_prot));
+	}
+	set_pte_at(vma->vm_mm, addr, dst, pte);
+}
+
+/* Under the page-table locks: what is still as it was picked is moved. */
+static int uffd_move_batch_locked(struct uffd_move *move,
+				  struct uffd_move_batch *batch,
+				  struct uffd_move_tables *t)
+{
+	unsigned int i, same, moved;
+
+	if (userfaultfd_gate_moved(&move->gate))
+		return UFFD_CHANGED;
+	for (same = 0; same < batch->nr; same++)
+		if (!pte_same(ptep_get(t->src + same),
+			      batch->entry[same].pte) ||
+		    !pte_none(ptep_get(t->dst + same)))
+			break;
+	moved = uffd_move_clear(move, batch->entry, same, t->src);
+	for (i = 0; i < moved; i++)
+		uffd_move_set(move, &batch->entry[i], t->dst + i,
+			      uffd_move_dst(move) + i * PAGE_SIZE);
+	move->done += moved * PAGE_SIZE;
+	return moved < same ? -EBUSY : 0;
+}
+
+/* The anon_vma of the batch, locked; ERR_PTR(-EAGAIN) if a folio has lost it. */
+static struct anon_vma *uffd_move_lock_rmap(struct uffd_move_batch *batch)
+{
+	struct anon_vma *anon_vma;
+	unsigned int i;
+
+	for (i = 0; i < batch->nr && !batch->entry[i].folio; i++)
+		;
+	if (i == batch->nr)
+		return NULL;
+	anon_vma = folio_get_anon_vma(batch->entry[i].folio);
+	if (!anon_vma)
+		return ERR_PTR(-EAGAIN);
+	anon_vma_lock_write(anon_vma);
+	return anon_vma;
+}
+
+static void uffd_move_unlock_rmap(struct anon_vma *anon_vma)
+{
+	if (!anon_vma)
+		return;
+	anon_vma_unlock_write(anon_vma);
+	put_anon_vma(anon_vma);
+}
+
+/* Moves a batch that has been picked, and drops it.  0 without progress: again. */
+static int uffd_move_batch(struct uffd_move *move, pmd_t *dst_pmd,
+			   pmd_t *src_pmd, struct uffd_move_batch *batch)
+{
+	unsigned long src = uffd_move_src(move);
+	unsigned long end = src + batch->nr * PAGE_SIZE;
+	struct mmu_notifier_range range;
+	struct uffd_move_tables t;
+	struct anon_vma *anon_vma;
+	int ret = 0;
+
+	flush_cache_range(move->src_vma, src, end);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, move->req->mm,
+				src, end);
+	mmu_notifier_invalidate_range_start(&range);
+	anon_vma = uffd_move_lock_rmap(batch);
+	if (!IS_ERR(anon_vma)) {
+		if (uffd_map_tables(move, dst_pmd, src_pmd, &t)) {
+			ret = uffd_move_batch_locked(move, batch, &t);
+			uffd_unmap_tables(&t);
+		}
+		uffd_move_unlock_rmap(anon_vma);
+	}
+	uffd_batch_drop(batch);
+	mmu_notifier_invalidate_range_end(&range);
+	return ret;
+}
+
+/*
+ * Entries that need a way of their own
+ */
+
+/* Under the page-table locks, and the lock of the swap cache's folio, if any. */
+static int uffd_move_swap_locked(struct uffd_move *move, pte_t pte,
+				 struct folio *folio,
+				 struct swap_info_struct *si,
+				 struct uffd_move_tables *t)
+{
+	unsigned long dst = uffd_move_dst(move), src = uffd_move_src(move);
+	swp_entry_t entry = pte_to_swp_entry(pte);
+	struct mm_struct *mm = move->req->mm;
+
+	if (userfaultfd_gate_moved(&move->gate))
+		return UFFD_CHANGED;
+	if (!pte_same(ptep_get(t->src), pte) || !pte_none(ptep_get(t->dst)))
+		return 0;
+	if (folio) {
+		/* It may have been dropped from the cache, and reused. */
+		if (!folio_test_swapcache(folio) ||
+		    folio->swap.val != entry.val)
+			return 0;
+		folio_move_anon_rmap(folio, move->dst_vma);
+		folio->index = linear_page_index(move->dst_vma, dst);
+	} else if (READ_ONCE(si->swap_map[swp_offset(entry)]) &
+		   SWAP_HAS_CACHE) {
+		/* One has come meanwhile, and would keep the old index. */
+		return 0;
+	}
+	pte = ptep_get_and_clear(mm, src, t->src);
+	set_pte_at(mm, dst, t->dst, pte_swp_mksoft_dirty(pte));
+	move->done += PAGE_SIZE;
+	return 0;
+}
+
+static int uffd_move_swap(struct uffd_move *move, pmd_t *dst_pmd,
+			  pmd_t *src_pmd, pte_t pte)
+{
+	swp_entry_t entry = pte_to_swp_entry(pte);
+	struct swap_info_struct *si;
+	struct uffd_move_tables t;
+	struct folio *folio;
+	int ret = 0;
+
+	if (!pte_swp_exclusive(pte))
+		return -EBUSY;
+	si = get_swap_device(entry);
+	if (!si)
+		return 0;
+	folio = filemap_get_folio(swap_address_space(entry),
+				  swap_cache_index(entry));
+	if (IS_ERR(folio)) {
+		folio = NULL;
+	} else if (folio_test_large(folio)) {
+		/* Unmapped in the swap cache, it cannot be split. */
+		folio_put(folio);
+		ret = -EBUSY;
+		goto put_device;
+	}
+	if (folio)
+		folio_lock(folio);
+	if (uffd_map_tables(move, dst_pmd, src_pmd, &t)) {
+		ret = uffd_move_swap_locked(move, pte, folio, si, &t);
+		uffd_unmap_tables(&t);
+	}
+	if (folio) {
+		folio_unlock(folio);
+		folio_put(folio);
+	}
+put_device:
+	put_swap_device(si);
+	return ret;
+}
+
+/*
+ * A present page that could not be picked: its folio is large, or somebody has it
+ * locked.  Called with the page-table locks held, and drops them.
+ */
+static int uffd_move_page(struct uffd_move *move, pte_t pte,
+			  struct uffd_move_tables *t, struct folio **held)
+{
+	struct folio *folio;
+	bool locked;
+	int ret;
+
+	folio = vm_normal_folio(move->src_vma, uffd_move_src(move), pte);
+	locked = folio_trylock(folio);
+	/*
+	 * No waiting for a large one: our reference would keep whoever has it
+	 * locked from splitting it, and he might be one of us.
+	 */
+	if (!locked && folio_test_large(folio)) {
+		uffd_unmap_tables(t);
+		return 0;
+	}
+	folio_get(folio);
+	uffd_unmap_tables(t);
+	if (!locked)
+		folio_lock(folio);
+	if (!folio_test_large(folio)) {
+		*held = folio;
+		return 0;
+	}
+	ret = split_folio(folio);
+	folio_unlock(folio);
+	folio_put(folio);
+	return ret == -EAGAIN ? 0 : ret;
+}
+
+/* The first entry is special.  Called with the locks held, and drops them. */
+static int uffd_move_special(struct uffd_move *move, pmd_t *dst_pmd,
+			     pmd_t *src_pmd, pte_t pte,
+			     struct uffd_move_tables *t, struct folio **held)
+{
+	swp_entry_t entry;
+
+	if (pte_present(pte))
+		return uffd_move_page(move, pte, t, held);
+	uffd_unmap_tables(t);
+	entry = pte_to_swp_entry(pte);
+	if (!non_swap_entry(entry))
+		return uffd_move_swap(move, dst_pmd, src_pmd, pte);
+	if (!is_migration_entry(entry))
+		return -EFAULT;
+	migration_entry_wait(move->req->mm, src_pmd, uffd_move_src(move));
+	return 0;
+}
+
+static int uffd_move_ptes(struct uffd_move *move, pmd_t *dst_pmd,
+			  pmd_t *src_pmd)
+{
+	struct uffd_move_batch batch;
+	struct uffd_move_tables t;
+	struct folio *held = NULL;
+	int ret;
+
+	do {
+		if (!uffd_map_tables(move, dst_pmd, src_pmd, &t)) {
+			if (held) {
+				folio_unlock(held);
+				folio_put(held);
+			}
+			return 0;
+		}
+		ret = uffd_move_pick_batch(move, &batch, &t, held);
+		held = NULL;
+		if (ret == UFFD_SPECIAL) {
+			ret = uffd_move_special(move, dst_pmd, src_pmd,
+						batch.entry[0].pte, &t, &held);
+			if (ret || !held)
+				return ret;
+			continue;
+		}
+		uffd_unmap_tables(&t);
+	} while (held);
+	return ret ? ret : uffd_move_batch(move, dst_pmd, src_pmd, &batch);
+}
+
+/*
+ * Huge pages
+ */
+
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+/* Under both page-table locks, the folio's and the anon_vma's. */
+static int uffd_move_pmd_locked(struct uffd_move *move, pmd_t *dst_pmd,
+				pmd_t *src_pmd, pmd_t pmd, struct folio *folio)
+{
+	unsigned long dst = uffd_move_dst(move), src = uffd_move_src(move);
+	struct vm_area_struct *vma = move->dst_vma;
+	struct mm_struct *mm = move->req->mm;
+	pmd_t val;
+
+	if (userfaultfd_gate_moved(&move->gate))
+		return UFFD_CHANGED;
+	if (!pmd_same(*src_pmd, pmd) || !pmd_none(*dst_pmd))
+		return 0;
+	if (folio && !uffd_may_move(folio, &folio->page))
+		return -EBUSY;
+	pmd = pmdp_huge_clear_flush(move->src_vma, src, src_pmd);
+	/* As in uffd_move_clear(). */
+	if (folio && folio_maybe_dma_pinned(folio)) {
+		set_pmd_at(mm, src, src_pmd, pmd);
+		return -EBUSY;
+	}
+	val = mk_huge_pmd(pmd_page(pmd), vma->vm_page_prot);
+	if (folio) {
+		folio_move_anon_rmap(folio, vma);
+		folio->index = linear_page_index(vma, dst);
+		/* As after mremap(). */
+		val = pmd_mkwrite(pmd_mkdirty(val), vma);
+	}
+	set_pmd_at(mm, dst, dst_pmd, val);
+	pgtable_trans_huge_deposit(mm, dst_pmd,
+				   pgtable_trans_huge_withdraw(mm, src_pmd));
+	move->done += HPAGE_PMD_SIZE;
+	return 0;
+}
+
+/* With a reference to the folio, or NULL for the huge zero page; consumes it. */
+static int uffd_move_whole_pmd(struct uffd_move *move, pmd_t *dst_pmd,
+			       pmd_t *src_pmd, pmd_t pmd, struct folio *folio)
+{
+	unsigned long src = uffd_move_src(move);
+	struct mm_struct *mm = move->req->mm;
+	struct anon_vma *anon_vma = NULL;
+	struct mmu_notifier_range range;
+	spinlock_t *dst_ptl, *src_ptl;
+	int ret = 0;
+
+	flush_cache_range(move->src_vma, src, src + HPAGE_PMD_SIZE);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, src,
+				src + HPAGE_PMD_SIZE);
+	mmu_notifier_invalidate_range_start(&range);
+	if (folio) {
+		folio_lock(folio);
+		anon_vma = folio_get_anon_vma(folio);
+		if (!anon_vma)
+			goto unlock_folio;
+		anon_vma_lock_write(anon_vma);
+	}
+	dst_ptl = pmd_lockptr(mm, dst_pmd);
+	src_ptl = pmd_lockptr(mm, src_pmd);
+	uffd_lock_both(dst_ptl, src_ptl);
+	ret = uffd_move_pmd_locked(move, dst_pmd, src_pmd, pmd, folio);
+	uffd_unlock_both(dst_ptl, src_ptl);
+	uffd_move_unlock_rmap(anon_vma);
+unlock_folio:
+	if (folio)
+		folio_unlock(folio);
+	mmu_notifier_invalidate_range_end(&range);
+	if (folio)
+		folio_put(folio);
+	return ret;
+}
+
+static bool uffd_fits_pmd(const struct uffd_move *move, pmd_t *dst_pmd)
+{
+	return IS_ALIGNED(uffd_move_dst(move) | uffd_move_src(move),
+			  HPAGE_PMD_SIZE) &&
+	       move->req->len - move->done >= HPAGE_PMD_SIZE &&
+	       pmd_none(pmdp_get_lockless(dst_pmd));
+}
+
+/* The source is a huge PMD, or the entry of one.  Drops its lock, @ptl. */
+static int uffd_move_pmd(struct uffd_move *move, pmd_t *dst_pmd,
+			 pmd_t *src_pmd, spinlock_t *ptl)
+{
+	struct folio *folio = NULL;
+	pmd_t pmd = *src_pmd;
+
+	if (pmd_devmap(pmd)) {
+		spin_unlock(ptl);
+		return -ENOENT;
+	}
+	if (pmd_present(pmd) && !is_huge_zero_pmd(pmd)) {
+		folio = pmd_folio(pmd);
+		if (!PageAnonExclusive(&folio->page)) {
+			spin_unlock(ptl);
+			return -EBUSY;
+		}
+	}
+	if (!uffd_fits_pmd(move, dst_pmd)) {
+		spin_unlock(ptl);
+		/* The folio is split when its pages are moved. */
+		split_huge_pmd(move->src_vma, src_pmd, uffd_move_src(move));
+		return 0;
+	}
+	if (!pmd_trans_huge(pmd)) {
+		spin_unlock(ptl);
+		if (!is_pmd_migration_entry(pmd))
+			return -ENOENT;
+		pmd_migration_entry_wait(move->req->mm, src_pmd);
+		return 0;
+	}
+	if (folio)
+		folio_get(folio);
+	spin_unlock(ptl);
+	return uffd_move_whole_pmd(move, dst_pmd, src_pmd, pmd, folio);
+}
+#else
+static int uffd_move_pmd(struct uffd_move *move, pmd_t *dst_pmd,
+			 pmd_t *src_pmd, spinlock_t *ptl)
+{
+	spin_unlock(ptl);	/* there are none */
+	return -ENOENT;
+}
+#endif /* CONFIG_TRANSPARENT_HUGEPAGE */
+
+/*
+ * The move
+ */
+
+/* Moves what comes next.  0 without progress: to be tried again. */
+static int uffd_move_step(struct uffd_move *move)
+{
+	struct mm_struct *mm = move->req->mm;
+	unsigned long src = uffd_move_src(move);
+	pmd_t *dst_pmd, *src_pmd;
+	spinlock_t *ptl;
+
+	src_pmd = mm_find_pmd(mm, src);
+	if (!src_pmd) {
+		if (!move->req->allow_holes)
+			return -ENOENT;
+		src_pmd = uffd_alloc_pmd(mm, src);
+		if (!src_pmd)
+			return -ENOMEM;
+	}
+	dst_pmd = uffd_alloc_pmd(mm, uffd_move_dst(move));
+	if (!dst_pmd)
+		return -ENOMEM;
+	if (pmd_trans_huge(pmdp_get_lockless(dst_pmd)))
+		return -EEXIST;
+
+	ptl = pmd_trans_huge_lock(src_pmd, move->src_vma);
+	if (ptl)
+		return uffd_move_pmd(move, dst_pmd, src_pmd, ptl);
+	if (pmd_none(pmdp_get_lockless(src_pmd))) {
+		if (!move->req->allow_holes)
+			return -ENOENT;
+		if (pte_alloc(mm, src_pmd))
+			return -ENOMEM;
+	}
+	if (pte_alloc(mm, dst_pmd))
+		return -ENOMEM;
+	return uffd_move_ptes(move, dst_pmd, src_pmd);
+}
+
+static bool uffd_movable(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) &&
+	       !(vma->vm_flags & (VM_SHARED | VM_PFNMAP | VM_IO | VM_HUGETLB |
+				  VM_MIXEDMAP | VM_SHADOW_STACK));
+}
+
+/* With both VMAs locked. */
+static int uffd_move_check(const struct uffd_move *move)
+{
+	struct vm_area_struct *dst = move->dst_vma, *src = move->src_vma;
+	const struct uffd_move_request *req = move->req;
+	const unsigned long alike = VM_ACCESS_FLAGS | VM_LOCKED;
+
+	if (req->len > dst->vm_end - req->dst ||
+	    req->len > src->vm_end - req->src)
+		return -EINVAL;
+	if (!uffd_movable(dst) || !uffd_movable(src))
+		return -EINVAL;
+	/* Pages keep their protection, and pages of mlock() their place. */
+	if (((dst->vm_flags ^ src->vm_flags) & alike) ||
+	    pgprot_val(dst->vm_page_prot) != pgprot_val(src->vm_page_prot))
+		return -EINVAL;
+	if (!(src->vm_flags & VM_WRITE))
+		return -EINVAL;
+	/* Nobody but the handler of the destination moves pages there. */
+	return dst->vm_userfaultfd_ctx.ctx == req->ctx ? 0 : -EINVAL;
+}
+
+static int uffd_move_once(struct uffd_move *move)
+{
+	const struct uffd_move_request *req = move->req;
+	int ret;
+
+	ret = userfaultfd_gate_pass(&move->gate);
+	if (ret)
+		return ret;
+	ret = uffd_lock_vmas(req->mm, req->dst, req->src, &move->dst_vma,
+			     &move->src_vma);
+	if (!ret) {
+		ret = uffd_move_check(move);
+		while (!ret && move->done < req->len) {
+			ret = uffd_move_step(move);
+			cond_resched();
+			if (!ret && fatal_signal_pending(current))
+				ret = -EINTR;
+		}
+		uffd_unlock_vmas(move->dst_vma, move->src_vma);
+	}
+	if (ret < 0 && userfaultfd_gate_moved(&move->gate))
+		ret = UFFD_CHANGED;
+	return ret;
+}
+
+/**
+ * userfaultfd_move() - move pages to where they are missing
+ * @req: which and where
+ *
+ * Context: process context, no locks held; the mm is current's.  Sleeps.
+ *
+ * Return: bytes moved, from the start of the range, if any; else
+ *  -EAGAIN	an event that the caller has not read concerns one of the ranges
+ *  -ENOENT	the source has a hole, or there is no memory
+ *  -EINVAL	the ranges are not each within one VMA, of anonymous writable
+ *		memory, alike, the destination registered with the context
+ *  -EEXIST	a page is at the destination already
+ *  -EBUSY	a page is shared or pinned
+ *  -EFAULT	a page is poisoned, or otherwise not one
+ *  -ENOMEM	no memory for page tables
+ *  -EINTR	killed
+ */
+ssize_t userfaultfd_move(const struct uffd_move_request *req)
+{
+	struct uffd_move move = { .req = req };
+	int ret;
+
+	userfaultfd_gate_init(&move.gate, req->ctx, req->dst, req->len);
+	move.gate.range[1].start = req->src;
+	move.gate.range[1].end = req->src + req->len;
+	do {
+		ret = uffd_move_once(&move);
+		if (ret > 0 && fatal_signal_pending(current))
+			ret = -EINTR;
+	} while (ret > 0);
+	return move.done ? move.done : ret;
+}
