@@ -97,6 +97,11 @@ void uffd_ctx_put(struct userfaultfd_ctx *ctx)
 	kfree_rcu(ctx, rcu);
 }
 
+static struct userfaultfd_ctx *uffd_ctx_of(const struct file *file)
+{
+	return file->private_data;
+}
+
 static bool uffd_initialized(const struct userfaultfd_ctx *ctx)
 {
 	/* Paired with uffd_enable(): the features are final. */
@@ -202,7 +207,7 @@ static ssize_t uffd_deliver_fork(struct uffd_event *event,
 static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct file *file = iocb->ki_filp;
-	struct userfaultfd_ctx *ctx = file->private_data;
+	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
 	bool nowait = (file->f_flags & O_NONBLOCK) ||
 		      (iocb->ki_flags & IOCB_NOWAIT);
 	struct uffd_batch batch;
@@ -240,7 +245,7 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 static __poll_t userfaultfd_poll(struct file *file, poll_table *wait)
 {
-	struct userfaultfd_ctx *ctx = file->private_data;
+	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
 
 	poll_wait(file, &ctx->queue.pollers, wait);
 
@@ -655,7 +660,7 @@ static const struct uffd_ioctl {
 static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 			      unsigned long arg)
 {
-	struct userfaultfd_ctx *ctx = file->private_data;
+	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
 	unsigned int i;
 
 	if (cmd != UFFDIO_API && !uffd_initialized(ctx))
@@ -673,7 +678,7 @@ static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 #ifdef CONFIG_PROC_FS
 static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 {
-	struct userfaultfd_ctx *ctx = file->private_data;
+	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
 	unsigned int features = 0;
 
 	if (uffd_initialized(ctx))
@@ -688,7 +693,7 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 
 static int userfaultfd_release(struct inode *inode, struct file *file)
 {
-	struct userfaultfd_ctx *ctx = file->private_data;
+	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
 
 	/* A child's file whose FORK could not be delivered has no context. */
 	if (!ctx)
@@ -707,15 +712,15 @@ static int userfaultfd_release(struct inode *inode, struct file *file)
 }
 
 static const struct file_operations userfaultfd_fops = {
+	.llseek		= noop_llseek,
+	.read_iter	= userfaultfd_read_iter,
+	.poll		= userfaultfd_poll,
+	.unlocked_ioctl	= userfaultfd_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+	.release	= userfaultfd_release,
 #ifdef CONFIG_PROC_FS
 	.show_fdinfo	= userfaultfd_show_fdinfo,
 #endif
-	.release	= userfaultfd_release,
-	.poll		= userfaultfd_poll,
-	.read_iter	= userfaultfd_read_iter,
-	.unlocked_ioctl	= userfaultfd_ioctl,
-	.compat_ioctl	= compat_ptr_ioctl,
-	.llseek		= noop_llseek,
 };
 
 static int uffd_create(unsigned int flags)

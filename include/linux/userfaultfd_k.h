@@ -16,8 +16,6 @@
 #ifndef _LINUX_USERFAULTFD_K_H
 #define _LINUX_USERFAULTFD_K_H
 
-#ifdef CONFIG_USERFAULTFD
-
 #include <linux/userfaultfd.h>	/* the UAPI */
 
 #include <linux/fcntl.h>
@@ -31,14 +29,20 @@
 #define __VM_UFFD_FLAGS	(VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR)
 
 /*
- * The fault path.
+ * What kind of userfaults does this VMA take?  None at all, and the compiler
+ * knows it, in a kernel without userfaultfd.
  */
 
-vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason);
-
-/*
- * What kind of userfaults does this VMA take?
+/**
+ * userfaultfd_modes() - which of these modes is the VMA registered for?
+ * @vma: a VMA, locked
+ * @modes: of __VM_UFFD_FLAGS
  */
+static inline unsigned long userfaultfd_modes(const struct vm_area_struct *vma,
+					      unsigned long modes)
+{
+	return IS_ENABLED(CONFIG_USERFAULTFD) ? vma->vm_flags & modes : 0;
+}
 
 /**
  * userfaultfd_missing() - are faults on absent pages of the VMA delivered?
@@ -46,7 +50,7 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason);
  */
 static inline bool userfaultfd_missing(struct vm_area_struct *vma)
 {
-	return vma->vm_flags & VM_UFFD_MISSING;
+	return userfaultfd_modes(vma, VM_UFFD_MISSING);
 }
 
 /**
@@ -55,7 +59,7 @@ static inline bool userfaultfd_missing(struct vm_area_struct *vma)
  */
 static inline bool userfaultfd_wp(struct vm_area_struct *vma)
 {
-	return vma->vm_flags & VM_UFFD_WP;
+	return userfaultfd_modes(vma, VM_UFFD_WP);
 }
 
 /**
@@ -65,7 +69,7 @@ static inline bool userfaultfd_wp(struct vm_area_struct *vma)
  */
 static inline bool userfaultfd_minor(struct vm_area_struct *vma)
 {
-	return vma->vm_flags & VM_UFFD_MINOR;
+	return userfaultfd_modes(vma, VM_UFFD_MINOR);
 }
 
 /**
@@ -74,7 +78,7 @@ static inline bool userfaultfd_minor(struct vm_area_struct *vma)
  */
 static inline bool userfaultfd_armed(struct vm_area_struct *vma)
 {
-	return vma->vm_flags & __VM_UFFD_FLAGS;
+	return userfaultfd_modes(vma, __VM_UFFD_FLAGS);
 }
 
 /**
@@ -108,7 +112,7 @@ static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
  */
 static inline bool uffd_disable_huge_pmd_share(struct vm_area_struct *vma)
 {
-	return vma->vm_flags & (VM_UFFD_MINOR | VM_UFFD_WP);
+	return userfaultfd_modes(vma, VM_UFFD_MINOR | VM_UFFD_WP);
 }
 
 /**
@@ -120,8 +124,20 @@ static inline bool uffd_disable_huge_pmd_share(struct vm_area_struct *vma)
  */
 static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
 {
-	return vma->vm_flags & (VM_UFFD_MINOR | VM_UFFD_WP);
+	return userfaultfd_modes(vma, VM_UFFD_MINOR | VM_UFFD_WP);
 }
+
+#ifdef CONFIG_USERFAULTFD
+
+/*
+ * The fault path.
+ */
+
+vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason);
+
+/*
+ * What else hangs on the context of a VMA.
+ */
 
 /**
  * is_mergeable_vm_userfaultfd_ctx() - as far as userfaultfd goes, may the VMA
@@ -285,65 +301,6 @@ long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 
 #else /* CONFIG_USERFAULTFD */
 
-static inline vm_fault_t handle_userfault(struct vm_fault *vmf,
-					  unsigned long reason)
-{
-	return VM_FAULT_SIGBUS;	/* no VMA is registered: not reached */
-}
-
-static inline bool userfaultfd_missing(struct vm_area_struct *vma)
-{
-	return false;
-}
-
-static inline bool userfaultfd_wp(struct vm_area_struct *vma)
-{
-	return false;
-}
-
-static inline bool userfaultfd_minor(struct vm_area_struct *vma)
-{
-	return false;
-}
-
-static inline bool userfaultfd_armed(struct vm_area_struct *vma)
-{
-	return false;
-}
-
-static inline bool userfaultfd_pte_wp(struct vm_area_struct *vma, pte_t pte)
-{
-	return false;
-}
-
-static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
-					   pmd_t pmd)
-{
-	return false;
-}
-
-static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
-{
-	return false;
-}
-
-static inline bool
-is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
-				struct vm_userfaultfd_ctx vm_ctx)
-{
-	return true;
-}
-
-static inline bool vma_has_uffd_without_event_remap(struct vm_area_struct *vma)
-{
-	return false;
-}
-
-static inline bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma)
-{
-	return false;
-}
-
 static inline bool userfaultfd_wp_async(struct vm_area_struct *vma)
 {
 	return false;
@@ -359,13 +316,20 @@ static inline void dup_userfaultfd_complete(struct list_head *events)
 {
 }
 
-static inline void dup_userfaultfd_fail(struct list_head *events)
+static inline bool userfaultfd_remove(struct vm_area_struct *vma,
+				      unsigned long start, unsigned long end)
+{
+	return true;
+}
+
+static inline void userfaultfd_unmap_complete(struct mm_struct *mm,
+					      struct list_head *events)
 {
 }
 
-static inline void mremap_userfaultfd_prep(struct vm_area_struct *vma,
-					   struct list_head *events)
+static inline bool vma_has_uffd_without_event_remap(struct vm_area_struct *vma)
 {
+	return false;
 }
 
 static inline void mremap_userfaultfd_complete(struct list_head *events,
@@ -375,10 +339,16 @@ static inline void mremap_userfaultfd_complete(struct list_head *events,
 {
 }
 
-static inline bool userfaultfd_remove(struct vm_area_struct *vma,
-				      unsigned long start, unsigned long end)
+static inline bool
+is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
+				struct vm_userfaultfd_ctx vm_ctx)
 {
 	return true;
+}
+
+static inline void mremap_userfaultfd_prep(struct vm_area_struct *vma,
+					   struct list_head *events)
+{
 }
 
 static inline int userfaultfd_unmap_prep(struct vm_area_struct *vma,
@@ -388,14 +358,18 @@ static inline int userfaultfd_unmap_prep(struct vm_area_struct *vma,
 	return 0;
 }
 
-static inline void userfaultfd_unmap_fail(struct list_head *events,
-					  unsigned long start,
-					  unsigned long end)
+static inline bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline void dup_userfaultfd_fail(struct list_head *events)
 {
 }
 
-static inline void userfaultfd_unmap_complete(struct mm_struct *mm,
-					      struct list_head *events)
+static inline void userfaultfd_unmap_fail(struct list_head *events,
+					  unsigned long start,
+					  unsigned long end)
 {
 }
 
@@ -404,6 +378,12 @@ static inline long uffd_wp_range(struct vm_area_struct *vma,
 				 bool enable_wp)
 {
 	return 0;
+}
+
+static inline vm_fault_t handle_userfault(struct vm_fault *vmf,
+					  unsigned long reason)
+{
+	return VM_FAULT_SIGBUS;	/* no VMA is registered: not reached */
 }
 
 #endif /* CONFIG_USERFAULTFD */
@@ -421,9 +401,8 @@ static inline long uffd_wp_range(struct vm_area_struct *vma,
  */
 static inline bool userfaultfd_wp_use_markers(struct vm_area_struct *vma)
 {
-	if (!userfaultfd_wp(vma))
-		return false;
-	return !vma_is_anonymous(vma) || userfaultfd_wp_unpopulated(vma);
+	return userfaultfd_wp(vma) &&
+	       (!vma_is_anonymous(vma) || userfaultfd_wp_unpopulated(vma));
 }
 
 /**

@@ -206,11 +206,11 @@ unlock:
  * Takes [start, end) of a VMA from its context, and leaves no trace in the page
  * tables.  The VMA is locked, so nobody can park on it any more.
  */
-static struct vm_area_struct *uffd_forget(struct vma_iterator *vmi,
-					  struct vm_area_struct *prev,
-					  struct vm_area_struct *vma,
+static struct vm_area_struct *uffd_forget(struct vm_area_struct *vma,
 					  unsigned long start,
-					  unsigned long end)
+					  unsigned long end,
+					  struct vm_area_struct *prev,
+					  struct vma_iterator *vmi)
 {
 	if (userfaultfd_wp(vma))
 		uffd_wp_range(vma, start, end - start, false);
@@ -279,7 +279,7 @@ int userfaultfd_unregister_range(struct mm_struct *mm, unsigned long start,
 			if (userfaultfd_missing(vma))
 				userfaultfd_wake_range(vma->vm_userfaultfd_ctx.ctx,
 						       start, vma_end - start);
-			vma = uffd_forget(&vmi, prev, vma, start, vma_end);
+			vma = uffd_forget(vma, start, vma_end, prev, &vmi);
 			if (IS_ERR(vma)) {
 				ret = PTR_ERR(vma);
 				break;
@@ -317,8 +317,8 @@ void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm)
 		if (vma->vm_userfaultfd_ctx.ctx == ctx) {
 			vma_start_write(vma);
 			/* It needs no split, so it does not fail. */
-			vma = uffd_forget(&vmi, prev, vma, vma->vm_start,
-					  vma->vm_end);
+			vma = uffd_forget(vma, vma->vm_start, vma->vm_end,
+					  prev, &vmi);
 		}
 		prev = vma;
 		cond_resched();
