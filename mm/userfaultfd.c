@@ -339,7 +339,8 @@ pmd_t *uffd_alloc_pmd(struct mm_struct *mm, unsigned long addr)
  *
  * The table may be gone again when it is to be locked: khugepaged may take it.
  *
- * Return: 0; -ENOMEM; -EEXIST if a huge page, or the entry of one, is there.
+ * Return: 0; -ENOMEM; -EEXIST if a huge page, or the entry of one, is there;
+ * -EFAULT if what is there makes no sense; UFFD_CHANGED if it is gone already.
  */
 int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp)
 {
@@ -350,6 +351,8 @@ int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp)
 	if (!pmd || pte_alloc(mm, pmd))
 		return -ENOMEM;
 	val = pmdp_get_lockless(pmd);
+	if (pmd_none(val))
+		return UFFD_CHANGED;
 	if (!pmd_present(val) || pmd_trans_huge(val) || pmd_devmap(val))
 		return -EEXIST;
 	if (pmd_bad(val))
@@ -406,7 +409,7 @@ static int uffd_fill_spans(struct uffd_fill *fill)
 		cond_resched();
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
-	} while (!ret && fill->done < fill->req->len);
+	} while (!ret && fill->done < uffd_call_len(fill->req->len));
 	return ret;
 }
 
@@ -484,8 +487,8 @@ static bool uffd_entry_open(bool none, bool present, bool writable,
 	if (none)
 		return true;
 	/*
-	 * What is neither is swapped out or migrates: bringing it back faults
-	 * again, if it must.
+	 * What is neither is swapped out, migrates or is poisoned: the access
+	 * will find out, and fault again if it must.
 	 */
 	return present && !writable && reason == VM_UFFD_WP;
 }
@@ -528,8 +531,35 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 	} while (!pte);
 
 	val = ptep_get(pte);
-	open = uffd_entry_open(pte_none_mostly(val), pte_present(val),
+	open = uffd_entry_open(pte_none(val) || pte_marker_uffd_wp(val),
+			       pte_present(val),
 			       pte_present(val) && pte_write(val), reason);
 	pte_unmap(pte);
 	return open;
+}
+
+/**
+ * userfaultfd_settle() - wait for those who are just setting a PMD in a range
+ * @mm: the mm
+ * @start: first byte
+ * @end: byte after the last
+ *
+ * Calls that have begun to set an entry before the event that the caller has
+ * prepared are done with it on return; others see the event.
+ *
+ * Context: mmap_lock held.
+ */
+void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
+			unsigned long end)
+{
+	unsigned long addr;
+	pmd_t *pmd;
+
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+		return;
+	for (addr = start; addr < end; addr = pmd_addr_end(addr, end)) {
+		pmd = mm_find_pmd(mm, addr);
+		if (pmd && pmd_none(pmdp_get_lockless(pmd)))
+			spin_unlock(pmd_lock(mm, pmd));
+	}
 }

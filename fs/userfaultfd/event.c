@@ -30,13 +30,16 @@
  * Calls that are under way when an event comes are caught too, without a lock
  * shared with those who cause events: each event advances a generation.  A call
  * notes it when it begins and looks at it again under each page-table lock
- * before it maps anything (userfaultfd_gate_moved()).  The change itself takes
- * the same page-table lock after it has advanced the generation, or has the VMA
- * locked for writing while it does so.  So either the call comes first, and what
- * it has mapped is subject to the change; or it sees the new generation, maps nothing, drops its
- * locks and comes back to userfaultfd_gate_pass(), which finds out if the event
- * concerns it: among the unread ones, or in a short history of those that have
- * been read since the call began.
+ * before it maps anything (userfaultfd_gate_moved()).  After it has advanced the
+ * generation the change takes the same page-table lock, or else it has the VMA
+ * locked for writing all along.  So either the call comes first, and what it has
+ * mapped is subject to the change; or it sees the new generation, and finds out
+ * if the event concerns it: among the unread ones, or in a short history of those
+ * that have been read since the call began.  If so it maps nothing, drops its
+ * locks and comes back to userfaultfd_gate_pass().
+ *
+ * Zapping passes by an empty PMD without its lock, so for the sake of those who
+ * are about to set one, userfaultfd_remove() takes each such lock once.
  *
  * Calls that meet an event not yet published wait for it when there is nothing
  * the handler could read instead: it will be soon, and -EAGAIN would make the
@@ -401,7 +404,7 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 	enum uffd_verdict verdict;
 
 	if (likely(!READ_ONCE(events->nr_unread) &&
-		   !userfaultfd_gate_moved(gate)))
+		   READ_ONCE(events->generation) == gate->generation))
 		return 0;
 
 	verdict = uffd_gate_judge(gate);
@@ -413,18 +416,21 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 }
 
 /**
- * userfaultfd_gate_moved() - has an event come since the call began?
- * @gate: of the call
+ * userfaultfd_gate_moved() - has an event come that concerns the call?
+ * @gate: of the call; events that do not concern it are taken note of
  *
  * Context: for an answer that holds, called under the page-table lock under
- * which the call is going to map something.
+ * which the call is going to map something; the queue's lock nests inside.
  *
  * Return: true if the call must let go of its locks, without mapping anything,
  * and ask userfaultfd_gate_pass() again.
  */
-bool userfaultfd_gate_moved(const struct uffd_gate *gate)
+bool userfaultfd_gate_moved(struct uffd_gate *gate)
 {
-	return READ_ONCE(gate->ctx->events.generation) != gate->generation;
+	if (likely(READ_ONCE(gate->ctx->events.generation) ==
+		   gate->generation))
+		return false;
+	return uffd_gate_judge(gate) != UFFD_PASS;
 }
 
 /*
@@ -598,6 +604,7 @@ bool userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
 	event->item.msg.arg.remove.start = start;
 	event->item.msg.arg.remove.end = end;
 	uffd_event_prepare(event);
+	userfaultfd_settle(vma->vm_mm, start, end);
 	mmap_read_unlock(vma->vm_mm);
 
 	uffd_event_publish(event);

@@ -6,8 +6,8 @@
  *	queue.c	messages, in one order, and the readers that wait for them
  *	event.c	changes of the address space, and the gate they close
  *
- * Lock order: the fault lock or mmap_lock, then a shard's lock, then the
- * queue's lock.  Both of ours are taken from process context only, and nothing
+ * Lock order: the fault lock or mmap_lock, a page-table lock, then a shard's lock,
+ * then the queue's lock.  Both of ours are taken from process context only, and nothing
  * sleeps under them.  Neither nests inside the lock of the poll wait queue, which
  * aio takes with interrupts off.
  */

@@ -388,10 +388,12 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 		return VM_FAULT_RETRY;
 	/*
 	 * The file is being released, and release waits for our lock: let go of
-	 * it, even for GUP, which would otherwise keep it and come again.
+	 * it, even for GUP, which would otherwise keep it and come again.  And
+	 * of the CPU, or we come again before release has had its turn.
 	 */
 	if (READ_ONCE(ctx->released)) {
 		release_fault_lock(vmf);
+		cond_resched();
 		return VM_FAULT_RETRY;
 	}
 

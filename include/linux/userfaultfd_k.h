@@ -223,7 +223,7 @@ struct uffd_gate {
 void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
 			   unsigned long start, unsigned long len);
 int userfaultfd_gate_pass(struct uffd_gate *gate);
-bool userfaultfd_gate_moved(const struct uffd_gate *gate);
+bool userfaultfd_gate_moved(struct uffd_gate *gate);
 
 void userfaultfd_wake_range(struct userfaultfd_ctx *ctx, unsigned long start,
 			    unsigned long len);
@@ -233,6 +233,8 @@ void userfaultfd_wake_range(struct userfaultfd_ctx *ctx, unsigned long start,
  */
 
 bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason);
+void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
+			unsigned long end);
 
 /* How a fill makes its pages. */
 enum uffd_fill_op {

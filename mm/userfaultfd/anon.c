@@ -104,19 +104,15 @@ static void uffd_anon_map_one(struct uffd_fill *fill, struct folio *folio,
  * page table's and counted in fill->done; the rest stay the caller's.
  */
 static int uffd_anon_map(struct uffd_fill *fill, struct uffd_anon_batch *batch,
-			 unsigned int *mapped)
+			 pmd_t *pmd, unsigned int *mapped)
 {
 	struct mm_struct *mm = fill->req->mm;
 	unsigned long addr = uffd_fill_dst(fill);
 	pte_t *start, *pte;
 	spinlock_t *ptl;
-	pmd_t *pmd;
-	int ret;
+	int ret = 0;
 
 	*mapped = 0;
-	ret = uffd_fill_table(fill, &pmd);
-	if (ret)
-		return ret;
 	start = pte_offset_map_lock(mm, pmd, addr, &ptl);
 	if (!start)
 		return UFFD_CHANGED;
@@ -152,14 +148,20 @@ static int uffd_anon_map(struct uffd_fill *fill, struct uffd_anon_batch *batch,
  */
 int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end)
 {
-	unsigned int nr = uffd_anon_span(fill, end), mapped = 0;
+	/* What has been kept is mapped before anything else is tried. */
+	unsigned int nr = fill->kept ? 1 : uffd_anon_span(fill, end);
 	struct folio *waiting = NULL;
 	struct uffd_anon_batch batch;
-	int made, ret = 0;
+	unsigned int mapped = 0;
+	int made, ret;
+	pmd_t *pmd;
 
+	ret = uffd_fill_table(fill, &pmd);
+	if (ret)
+		return ret;
 	made = uffd_anon_make(fill, &batch, nr, &waiting);
 	if (batch.nr)
-		ret = uffd_anon_map(fill, &batch, &mapped);
+		ret = uffd_anon_map(fill, &batch, pmd, &mapped);
 	if (!ret && waiting)
 		return uffd_fill_keep(fill, waiting, false);
 
@@ -179,8 +181,12 @@ static int uffd_anon_zeroed(struct uffd_fill *fill, unsigned long end)
 	struct uffd_anon_batch batch = { .nr = 1 };
 	unsigned int mapped;
 	struct folio *folio;
+	pmd_t *pmd;
 	int ret;
 
+	ret = uffd_fill_table(fill, &pmd);
+	if (ret)
+		return ret;
 	folio = vma_alloc_zeroed_movable_folio(fill->vma, uffd_fill_dst(fill));
 	if (!folio)
 		return -ENOMEM;
@@ -190,7 +196,7 @@ static int uffd_anon_zeroed(struct uffd_fill *fill, unsigned long end)
 	}
 	__folio_mark_uptodate(folio);
 	batch.folio[0] = folio;
-	ret = uffd_anon_map(fill, &batch, &mapped);
+	ret = uffd_anon_map(fill, &batch, pmd, &mapped);
 	if (!mapped)
 		folio_put(folio);
 	return ret;

@@ -14,7 +14,9 @@
 #ifndef _MM_USERFAULTFD_FILL_H
 #define _MM_USERFAULTFD_FILL_H
 
+#include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/sizes.h>
 #include <linux/userfaultfd_k.h>
 
 /* Small folios that are made and mapped together. */
@@ -28,7 +30,19 @@
 enum uffd_again {
 	UFFD_BRING_IN = 1,	/* the source is not resident: fill->kept waits */
 	UFFD_CHANGED,		/* page table or gate are not what they were */
+	UFFD_SPECIAL,		/* within move.c: needs a way of its own */
 };
+
+/**
+ * uffd_call_len() - how much of a range one call does
+ * @len: the range, in bytes
+ *
+ * What has been done is told in a ssize_t.
+ */
+static inline unsigned long uffd_call_len(unsigned long len)
+{
+	return BITS_PER_LONG == 32 ? min_t(unsigned long, len, SZ_1G) : len;
+}
 
 struct uffd_memory;
 

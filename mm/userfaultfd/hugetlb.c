@@ -120,8 +120,10 @@ static int uffd_hugetlb_add(struct uffd_fill *fill, struct folio *folio)
 						  uffd_fill_dst(fill));
 
 	/*
-	 * Truncation and the punching of holes take the fault mutex that we
-	 * hold: from the file they will take the page away again.
+	 * Not under the page-table lock, since the page must not enter the file
+	 * in vain.  Truncation and the punching of holes take the fault mutex
+	 * that we hold, and zapping takes hugetlb's VMA lock: whatever comes
+	 * after this finds the page and takes it away again.
 	 */
 	if (userfaultfd_gate_moved(&fill->gate))
 		return UFFD_CHANGED;
@@ -344,7 +346,7 @@ bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason)
 	ptep = hugetlb_walk(vma, vmf->address, vma_mmu_pagesize(vma));
 	if (ptep) {
 		pte = huge_ptep_get(vma->vm_mm, vmf->address, ptep);
-		open = huge_pte_none_mostly(pte);
+		open = huge_pte_none(pte) || pte_marker_uffd_wp(pte);
 		if (pte_present(pte) && reason == VM_UFFD_WP)
 			open = !huge_pte_write(pte);
 	}

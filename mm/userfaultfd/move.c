@@ -80,19 +80,27 @@ static unsigned long uffd_move_src(const struct uffd_move *move)
 
 /* Two locks that may be one, in the order of their addresses. */
 static void uffd_lock_both(spinlock_t *a, spinlock_t *b)
+	__acquires(a)
+	__acquires(b)
 {
 	if (a > b)
 		swap(a, b);
 	spin_lock(a);
 	if (a != b)
 		spin_lock_nested(b, SINGLE_DEPTH_NESTING);
+	else
+		__acquire(b);
 }
 
 static void uffd_unlock_both(spinlock_t *a, spinlock_t *b)
+	__releases(a)
+	__releases(b)
 {
 	spin_unlock(a);
 	if (a != b)
 		spin_unlock(b);
+	else
+		__release(b);
 }
 
 /*
@@ -133,9 +141,6 @@ static bool uffd_may_move(struct folio *folio, struct page *page)
 	return folio && folio_test_anon(folio) && PageAnonExclusive(page) &&
 	       !folio_maybe_dma_pinned(folio);
 }
-
-/* What stopped the picking, if not an error: see uffd_move_special(). */
-#define UFFD_SPECIAL	1
 
 /*
  * Looks at one entry, under the page-table locks.  @held is a folio that has been
@@ -391,8 +396,9 @@ static int uffd_move_swap_locked(struct uffd_move *move, pte_t pte,
 		/* One has come meanwhile, and would keep the old index. */
 		return 0;
 	}
-	pte = ptep_get_and_clear(mm, src, t->src);
-	set_pte_at(mm, dst, t->dst, pte_swp_mksoft_dirty(pte));
+	pte = pte_swp_mksoft_dirty(ptep_get_and_clear(mm, src, t->src));
+	/* Like a present page, it leaves its protection behind. */
+	set_pte_at(mm, dst, t->dst, pte_swp_clear_uffd_wp(pte));
 	move->done += PAGE_SIZE;
 	return 0;
 }
@@ -541,7 +547,7 @@ static int uffd_move_pmd_locked(struct uffd_move *move, pmd_t *dst_pmd,
 	if (folio && !uffd_may_move(folio, &folio->page))
 		return -EBUSY;
 	pmd = pmdp_huge_clear_flush(move->src_vma, src, src_pmd);
-	/* As in uffd_move_clear(). */
+	smp_mb();	/* with GUP-fast, as in uffd_move_clear() */
 	if (folio && folio_maybe_dma_pinned(folio)) {
 		set_pmd_at(mm, src, src_pmd, pmd);
 		return -EBUSY;
@@ -659,7 +665,7 @@ static int uffd_move_step(struct uffd_move *move)
 {
 	struct mm_struct *mm = move->req->mm;
 	unsigned long src = uffd_move_src(move);
-	pmd_t *dst_pmd, *src_pmd;
+	pmd_t *dst_pmd, *src_pmd, pmdval;
 	spinlock_t *ptl;
 
 	src_pmd = mm_find_pmd(mm, src);
@@ -673,7 +679,9 @@ static int uffd_move_step(struct uffd_move *move)
 	dst_pmd = uffd_alloc_pmd(mm, uffd_move_dst(move));
 	if (!dst_pmd)
 		return -ENOMEM;
-	if (pmd_trans_huge(pmdp_get_lockless(dst_pmd)))
+	pmdval = pmdp_get_lockless(dst_pmd);
+	if (is_swap_pmd(pmdval) || pmd_trans_huge(pmdval) ||
+	    pmd_devmap(pmdval))
 		return -EEXIST;
 
 	ptl = pmd_trans_huge_lock(src_pmd, move->src_vma);
@@ -731,7 +739,7 @@ static int uffd_move_once(struct uffd_move *move)
 			     &move->src_vma);
 	if (!ret) {
 		ret = uffd_move_check(move);
-		while (!ret && move->done < req->len) {
+		while (!ret && move->done < uffd_call_len(req->len)) {
 			ret = uffd_move_step(move);
 			cond_resched();
 			if (!ret && fatal_signal_pending(current))
@@ -752,7 +760,7 @@ static int uffd_move_once(struct uffd_move *move)
  *
  * Return: bytes moved, from the start of the range, if any; else
  *  -EAGAIN	an event that the caller has not read concerns one of the ranges
- *  -ENOENT	the source has a hole, or there is no memory
+ *  -ENOENT	the source has a hole, or nothing is mapped at one of the places
  *  -EINVAL	the ranges are not each within one VMA, of anonymous writable
  *		memory, alike, the destination registered with the context
  *  -EEXIST	a page is at the destination already

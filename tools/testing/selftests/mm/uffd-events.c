@@ -90,6 +90,8 @@ FIXTURE_SETUP(event)
 		SKIP(return, "%s", why);
 	self->unit = self->m.unit;
 	self->fd = -1;
+	if (geteuid())
+		SKIP(return, "needs root, for fork events");
 	self->src = uk_buffer(UNITS * self->unit);
 	ASSERT_NE(NULL, self->src);
 	for (i = 0; i < UNITS; i++)

@@ -76,6 +76,8 @@ FIXTURE_SETUP(fill)
 		SKIP(return, "%s", why);
 	self->unit = self->m.unit;
 	self->fd = uk_new(O_CLOEXEC | O_NONBLOCK, 0);
+	if (self->fd == -EPERM)
+		SKIP(return, UK_NEEDS_ROOT);
 	ASSERT_LE(0, self->fd);
 	ASSERT_EQ(0, uk_register(self->fd, self->m.area, self->m.len));
 	self->src = uk_buffer(UNITS * self->unit);
@@ -1504,6 +1506,8 @@ FIXTURE_SETUP(wide)
 	self->src = uk_buffer(self->page);
 	ASSERT_NE(NULL, self->src);
 	self->fd = uk_new(O_CLOEXEC | O_NONBLOCK, variant->features);
+	if (self->fd == -EPERM)
+		SKIP(return, UK_NEEDS_ROOT);
 	ASSERT_LE(0, self->fd);
 	ASSERT_EQ(0, uk_register(self->fd, self->area, self->len));
 	for (i = 0; i < SLEEPERS; i++) {

@@ -62,6 +62,8 @@ struct uk_fill uk_copy(int fd, void *dst, const void *src, size_t len,
 		       __u64 mode);
 struct uk_fill uk_zero(int fd, void *dst, size_t len, __u64 mode);
 
+#define UK_NEEDS_ROOT	"needs root, or vm.unprivileged_userfaultfd"
+
 /* How many messages came; fd decides whether this blocks. */
 int uk_read(int fd, struct uffd_msg *msg, unsigned int count);
 /* Waits (UK_SOON) for one message on a non-blocking fd: 1, or 0, or -errno. */
