@@ -533,6 +533,25 @@ TEST_F_TIMEOUT(order, remap_of_locked_memory_that_grows, LIMIT)
 	EXPECT_EQ((long)to, self->t[0].ret);
 }
 
+/* An munmap() that fails has not happened: the handler does not hear of it. */
+TEST_F_TIMEOUT(order, failed_unmap_is_not_told, LIMIT)
+{
+	struct uffd_msg msg;
+
+	if (syscall(__NR_mseal, at(self, 8), self->unit, 0UL))
+		SKIP(return, "mseal: %s", strerror(errno));
+	self->call[0] = (struct uk_call){
+		.nr = __NR_munmap,
+		.arg = { (unsigned long)at(self, 7), 3 * self->unit },
+	};
+	ASSERT_EQ(0, uk_start(&self->t[0], uk_call, &self->call[0]));
+	ASSERT_TRUE(done(self, 0));
+	EXPECT_EQ(-EPERM, self->t[0].ret);
+	EXPECT_EQ(-EAGAIN, uk_read(self->fd, &msg, 1));
+	UK_EXPECT_FILL(0, self->unit, copy(self, 7));
+	UK_EXPECT_FILL(0, self->unit, copy(self, 9));
+}
+
 /* What could not be delivered. */
 
 TEST_F_TIMEOUT(order, failed_read_loses_nothing, LIMIT)
