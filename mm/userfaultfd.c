@@ -458,12 +458,13 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
 	struct uffd_fill fill = { .req = req };
 	int ret;
 
-	/*
-	 * What the caller has written to a page through another mapping is seen
-	 * by whoever sees the PTE that UFFDIO_CONTINUE sets.
-	 */
-	if (req->op == UFFD_FILL_CONTINUE)
+	if (req->op == UFFD_FILL_CONTINUE) {
+		/*
+		 * What the caller has written to a page through another mapping
+		 * is seen by whoever sees the PTE.
+		 */
 		smp_wmb();
+	}
 
 	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len);
 	do {

@@ -407,12 +407,14 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 		   READ_ONCE(events->generation) == gate->generation))
 		return 0;
 
-	verdict = uffd_gate_judge(gate);
-	if (verdict == UFFD_WAIT &&
-	    wait_event_killable(events->gate, (verdict = uffd_gate_judge(gate))
-					      != UFFD_WAIT))
-		return -EINTR;
-	return verdict == UFFD_PASS ? 0 : -EAGAIN;
+	for (;;) {
+		verdict = uffd_gate_judge(gate);
+		if (verdict != UFFD_WAIT)
+			return verdict == UFFD_PASS ? 0 : -EAGAIN;
+		if (wait_event_killable(events->gate,
+					uffd_gate_judge(gate) != UFFD_WAIT))
+			return -EINTR;
+	}
 }
 
 /**

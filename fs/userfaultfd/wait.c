@@ -165,7 +165,6 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 				    struct wake_q_head *wake)
 {
 	struct uffd_waiter *waiter, *next;
-	bool locked = false;
 	unsigned int nr = 0;
 
 	spin_lock(&shard->lock);
@@ -174,16 +173,13 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 		next = uffd_waiter_next(waiter);
 		/* Paired with uffd_queue_take(). */
 		if (smp_load_acquire(&waiter->item.state) != UFFD_ITEM_TAKEN) {
-			if (!locked)
-				spin_lock(&queue->lock);
-			locked = true;
+			spin_lock(&queue->lock);
 			__uffd_queue_remove(queue, &waiter->item, wake);
+			spin_unlock(&queue->lock);
 		}
 		uffd_waiter_release(shard, waiter, wake);
 		nr++;
 	}
-	if (locked)
-		spin_unlock(&queue->lock);
 	spin_unlock(&shard->lock);
 	return nr;
 }
@@ -334,7 +330,7 @@ static void uffd_sleep(struct uffd_waiter *waiter, unsigned int state)
 {
 	for (;;) {
 		set_current_state(state);
-		/* Paired with uffd_shard_wake(). */
+		/* Paired with uffd_waiter_release(). */
 		if (!smp_load_acquire(&waiter->parked) ||
 		    signal_pending_state(state, current))
 			break;
@@ -421,6 +417,7 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 		uffd_sleep(&waiter, state);
 
 	rcu_read_lock();
+	/* Paired with uffd_waiter_release(): if not, it is ours again. */
 	if (smp_load_acquire(&waiter.parked))
 		uffd_index_unpark(&ctx->index, &ctx->queue, &waiter);
 	rcu_read_unlock();

@@ -35,7 +35,6 @@
 #include <linux/sched/signal.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
-#include <asm/pgalloc.h>
 #include <asm/tlbflush.h>
 #include "../internal.h"
 #include "../swap.h"
@@ -614,6 +613,7 @@ static bool uffd_fits_pmd(const struct uffd_move *move, pmd_t *dst_pmd)
 /* The source is a huge PMD, or the entry of one.  Drops its lock, @ptl. */
 static int uffd_move_pmd(struct uffd_move *move, pmd_t *dst_pmd,
 			 pmd_t *src_pmd, spinlock_t *ptl)
+	__releases(ptl)
 {
 	struct folio *folio = NULL;
 	pmd_t pmd = *src_pmd;

@@ -42,8 +42,8 @@ long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 static int uffd_protect_vmas(struct mm_struct *mm, unsigned long start,
 			     unsigned long len, bool enable_wp)
 {
-	unsigned long end = start + len;
 	VMA_ITERATOR(vmi, mm, start);
+	unsigned long end = start + len;
 	struct vm_area_struct *vma;
 	int ret = -ENOENT;
 

@@ -319,8 +319,20 @@ static int reader_fn(void *data)
 
 	allow_signal(SIGKILL);
 	reader->ret = uffd_queue_wait(reader->queue);
+	/* Paired with has_returned(). */
 	smp_store_release(&reader->returned, true);
 	return 0;
+}
+
+static bool has_returned(const struct reader *reader)
+{
+	/* Paired with reader_fn(): its result is there, too. */
+	return smp_load_acquire(&reader->returned);
+}
+
+static void a_moment(void)
+{
+	usleep_range(1000, 2000);
 }
 
 static unsigned int nr_asleep(struct uffd_queue *queue)
@@ -346,7 +358,7 @@ static void start_readers(struct kunit *test, struct reader *reader,
 		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, reader[i].task);
 		get_task_struct(reader[i].task);
 		while (nr_asleep(&f->queue) != i + 1 && --patience)
-			msleep(1);
+			a_moment();
 		KUNIT_ASSERT_NE(test, patience, 0);
 	}
 }
@@ -356,7 +368,7 @@ static unsigned int nr_returned(struct reader *reader, unsigned int nr)
 	unsigned int i, returned = 0;
 
 	for (i = 0; i < nr; i++)
-		returned += smp_load_acquire(&reader[i].returned);
+		returned += has_returned(&reader[i]);
 	return returned;
 }
 
@@ -366,7 +378,7 @@ static void expect_returned(struct kunit *test, struct reader *reader,
 	unsigned int patience = 1000;
 
 	while (nr_returned(reader, nr) < expected && --patience)
-		msleep(1);
+		a_moment();
 	msleep(20);	/* for one too many */
 	KUNIT_EXPECT_EQ(test, nr_returned(reader, nr), expected);
 }
@@ -377,8 +389,8 @@ static void stop_readers(struct reader *reader, unsigned int nr)
 
 	for (i = 0; i < nr; i++) {
 		send_sig(SIGKILL, reader[i].task, 1);
-		while (!smp_load_acquire(&reader[i].returned))
-			msleep(1);
+		while (!has_returned(&reader[i]))
+			a_moment();
 		put_task_struct(reader[i].task);
 	}
 }
