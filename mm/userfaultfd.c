@@ -458,13 +458,9 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
 	struct uffd_fill fill = { .req = req };
 	int ret;
 
-	if (req->op == UFFD_FILL_CONTINUE) {
-		/*
-		 * What the caller has written to a page through another mapping
-		 * is seen by whoever sees the PTE.
-		 */
-		smp_wmb();
-	}
+	/* UFFDIO_CONTINUE: the page was written through another mapping. */
+	if (req->op == UFFD_FILL_CONTINUE)
+		smp_wmb();	/* its contents are seen by who sees the PTE */
 
 	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len);
 	do {
