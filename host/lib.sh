@@ -89,7 +89,7 @@ show_progress() { # show_progress LOG EXPECTED PID
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.5
 		n=$(grep -cE '^  [A-Z0-9_]+ ' "$log" || true)
-		if [ "$expected" -gt 0 ] && [ "$n" -le "$expected" ]; then
+		if [ "$expected" -gt 0 ] && [ "$n" -le $((expected * 11 / 10)) ]; then
 			text="$n of about $expected steps, $((SECONDS - began)) s"
 		else
 			text="$n steps, $((SECONDS - began)) s"
