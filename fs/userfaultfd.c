@@ -111,6 +111,8 @@ static bool uffd_initialized(const struct userfaultfd_ctx *ctx)
 /**
  * userfaultfd_wp_unpopulated() - are empty anonymous PTEs protected too?
  * @vma: a VMA, locked
+ *
+ * Return: true if protecting the VMA marks them; false too if not registered.
  */
 bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma)
 {
@@ -122,6 +124,8 @@ bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma)
 /**
  * userfaultfd_wp_async() - do write-protect faults resolve themselves?
  * @vma: a VMA, locked
+ *
+ * Return: true if they do; false too if the VMA is not registered.
  */
 bool userfaultfd_wp_async(struct vm_area_struct *vma)
 {

@@ -368,6 +368,8 @@ int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp)
  *
  * Context: the page-table lock is held, as truncation unmaps under it after it
  * has changed the size.
+ *
+ * Return: true if it is; false too if there is no file.
  */
 bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr)
 {
@@ -499,6 +501,8 @@ static bool uffd_entry_open(bool none, bool present, bool writable,
  * changes it then finds the parked thread.
  *
  * Context: fault lock held.  May sleep.
+ *
+ * Return: true if the thread has to wait; false if it is to try again at once.
  */
 bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 {

@@ -64,6 +64,8 @@ void uffd_events_init(struct uffd_events *events)
 /**
  * uffd_event_is_fork() - is it a FORK?
  * @event: an event
+ *
+ * Return: true if it is.
  */
 bool uffd_event_is_fork(const struct uffd_event *event)
 {
@@ -706,6 +708,8 @@ void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events)
 /**
  * userfaultfd_forgets_remap() - does mremap() end a registration?
  * @ctx: the context
+ *
+ * Return: true if it does: the handler has not asked for REMAP events.
  */
 bool userfaultfd_forgets_remap(const struct userfaultfd_ctx *ctx)
 {

@@ -117,6 +117,8 @@ void uffd_queue_announce(struct uffd_queue *q, struct wake_q_head *wake);
 /**
  * uffd_item_is_fault() - is this the message of a fault, or of an event?
  * @item: a message
+ *
+ * Return: true if it is a fault's.
  */
 static inline bool uffd_item_is_fault(const struct uffd_item *item)
 {
@@ -279,6 +281,8 @@ void uffd_ctx_put(struct userfaultfd_ctx *ctx);
  * uffd_has() - was this feature asked for?
  * @ctx: a context that is initialized: every registered VMA's is
  * @feature: UFFD_FEATURE_*
+ *
+ * Return: true if it was.
  */
 static inline bool uffd_has(const struct userfaultfd_ctx *ctx, u64 feature)
 {

@@ -261,6 +261,8 @@ bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
  * @index: the index
  *
  * Walks them all: for fdinfo.
+ *
+ * Return: how many threads sleep, whether their message has been read or not.
  */
 unsigned long uffd_index_count(struct uffd_index *index)
 {

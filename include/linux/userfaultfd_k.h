@@ -31,12 +31,18 @@
 /*
  * What kind of userfaults does this VMA take?  None at all, and the compiler
  * knows it, in a kernel without userfaultfd.
+ *
+ * "A VMA, locked" is one whose lock, or mmap_lock, is held, for reading at
+ * least.  Rmap walkers, who hold neither, get an answer that may be out of date.
+ * Nothing sleeps unless its description says so.
  */
 
 /**
  * userfaultfd_modes() - which of these modes is the VMA registered for?
  * @vma: a VMA, locked
  * @modes: of __VM_UFFD_FLAGS
+ *
+ * Return: the modes, a subset of @modes; 0 if it is not registered for any.
  */
 static inline unsigned long userfaultfd_modes(const struct vm_area_struct *vma,
 					      unsigned long modes)
@@ -47,6 +53,8 @@ static inline unsigned long userfaultfd_modes(const struct vm_area_struct *vma,
 /**
  * userfaultfd_missing() - are faults on absent pages of the VMA delivered?
  * @vma: a VMA, locked
+ *
+ * Return: true if it is registered with UFFDIO_REGISTER_MODE_MISSING.
  */
 static inline bool userfaultfd_missing(struct vm_area_struct *vma)
 {
@@ -56,6 +64,11 @@ static inline bool userfaultfd_missing(struct vm_area_struct *vma)
 /**
  * userfaultfd_wp() - are writes to protected pages of the VMA delivered?
  * @vma: a VMA, locked
+ *
+ * With UFFD_FEATURE_WP_ASYNC they are noted in the page table instead: see
+ * userfaultfd_wp_async().
+ *
+ * Return: true if it is registered with UFFDIO_REGISTER_MODE_WP.
  */
 static inline bool userfaultfd_wp(struct vm_area_struct *vma)
 {
@@ -66,6 +79,8 @@ static inline bool userfaultfd_wp(struct vm_area_struct *vma)
  * userfaultfd_minor() - are faults on pages that only the page cache has
  * delivered?
  * @vma: a VMA, locked
+ *
+ * Return: true if it is registered with UFFDIO_REGISTER_MODE_MINOR.
  */
 static inline bool userfaultfd_minor(struct vm_area_struct *vma)
 {
@@ -75,6 +90,8 @@ static inline bool userfaultfd_minor(struct vm_area_struct *vma)
 /**
  * userfaultfd_armed() - is the VMA registered at all?
  * @vma: a VMA, locked
+ *
+ * Return: true if it is, for whatever mode.
  */
 static inline bool userfaultfd_armed(struct vm_area_struct *vma)
 {
@@ -85,6 +102,8 @@ static inline bool userfaultfd_armed(struct vm_area_struct *vma)
  * userfaultfd_pte_wp() - does a write through this PTE have to be delivered?
  * @vma: the VMA that maps it, locked
  * @pte: a present PTE
+ *
+ * Return: true if it is protected and the VMA registered for that.
  */
 static inline bool userfaultfd_pte_wp(struct vm_area_struct *vma, pte_t pte)
 {
@@ -96,6 +115,8 @@ static inline bool userfaultfd_pte_wp(struct vm_area_struct *vma, pte_t pte)
  * delivered?
  * @vma: the VMA that maps it, locked
  * @pmd: a present huge PMD
+ *
+ * Return: true if it is protected and the VMA registered for that.
  */
 static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
 					   pmd_t pmd)
@@ -109,6 +130,8 @@ static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
  *
  * A shared page table would show one mapping's protection in the other, and
  * would let one mapping's faults fill the other behind the handler's back.
+ *
+ * Return: true if the VMA is registered for minor faults or write protection.
  */
 static inline bool uffd_disable_huge_pmd_share(struct vm_area_struct *vma)
 {
@@ -121,6 +144,8 @@ static inline bool uffd_disable_huge_pmd_share(struct vm_area_struct *vma)
  *
  * Mapping a neighbour would resolve a minor fault that was never delivered,
  * and could pass over a write-protect marker.
+ *
+ * Return: true if the VMA is registered for minor faults or write protection.
  */
 static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
 {
@@ -130,7 +155,8 @@ static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
 #ifdef CONFIG_USERFAULTFD
 
 /*
- * The fault path.
+ * The fault path.  Functions that are only declared here are described where they
+ * are defined.
  */
 
 vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason);
@@ -143,7 +169,11 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason);
  * is_mergeable_vm_userfaultfd_ctx() - as far as userfaultfd goes, may the VMA
  * be merged with one of this context?
  * @vma: a VMA, locked
- * @vm_ctx: the other's context
+ * @vm_ctx: the other's context, or one without a context
+ *
+ * Their modes are compared with the rest of their flags, not here.
+ *
+ * Return: true if both are registered with the same context, or neither is.
  */
 static inline bool
 is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
@@ -160,6 +190,11 @@ bool userfaultfd_wp_async(struct vm_area_struct *vma);
  * vma_has_uffd_without_event_remap() - will mremap() take this VMA's
  * registration away?
  * @vma: a VMA, locked
+ *
+ * If so, what is moved must not keep its write protection either.
+ *
+ * Return: true if it is registered, and its handler has not asked for
+ * UFFD_FEATURE_EVENT_REMAP.
  */
 static inline bool vma_has_uffd_without_event_remap(struct vm_area_struct *vma)
 {
@@ -204,12 +239,19 @@ void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events);
  * struct uffd_gate - a fill, move or protect call on its way past the events
  * @ctx: the context it was called on
  * @generation: number of the last event the caller can know of
- * @range: what the call touches; the second one is MOVE's source, else empty
+ * @range: what the call touches; the second one is UFFDIO_MOVE's source, else
+ *	empty
  * @range.start: first byte
  * @range.end: byte after the last
  *
  * An event that was queued after the call began means that the caller acts on
  * stale knowledge.  See fs/userfaultfd/event.c.
+ *
+ * It lives on the caller's stack, and is used as follows:
+ * userfaultfd_gate_init() when the call begins; userfaultfd_gate_pass() before
+ * it takes a lock, which may sleep and may refuse; userfaultfd_gate_moved()
+ * under each page-table lock, before it changes anything.  When that says yes it
+ * lets go of all locks and starts over from userfaultfd_gate_pass().
  */
 struct uffd_gate {
 	struct userfaultfd_ctx *ctx;
@@ -236,12 +278,19 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason);
 void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
 			unsigned long end);
 
-/* How a fill makes its pages. */
+/**
+ * enum uffd_fill_op - how a fill makes its pages
+ * @UFFD_FILL_COPY: it copies them from the caller's memory
+ * @UFFD_FILL_ZEROPAGE: they are zeroes
+ * @UFFD_FILL_CONTINUE: they are those that the page cache has
+ * @UFFD_FILL_POISON: it makes none; an access is to raise SIGBUS
+ * @UFFD_FILL_OPS: how many there are
+ */
 enum uffd_fill_op {
-	UFFD_FILL_COPY,		/* copy them from the caller's memory */
-	UFFD_FILL_ZEROPAGE,	/* zeroes */
-	UFFD_FILL_CONTINUE,	/* those that the page cache has */
-	UFFD_FILL_POISON,	/* none: an access is to raise SIGBUS */
+	UFFD_FILL_COPY,
+	UFFD_FILL_ZEROPAGE,
+	UFFD_FILL_CONTINUE,
+	UFFD_FILL_POISON,
 	UFFD_FILL_OPS,
 };
 
@@ -251,9 +300,10 @@ enum uffd_fill_op {
  * @mm: its mm, with a reference that keeps it in use (mmget())
  * @op: how to make the pages
  * @dst: first address to fill, page aligned
- * @src: for UFFD_FILL_COPY the address in current->mm to copy from; any
+ * @src: for UFFD_FILL_COPY the address in current->mm to copy from, which need
+ *	not be aligned; else not used
  * @len: bytes, a multiple of the page size, not zero, not wrapping
- * @wp: for UFFD_FILL_COPY and _CONTINUE: map them write-protected
+ * @wp: for UFFD_FILL_COPY and UFFD_FILL_CONTINUE: map them write-protected
  */
 struct uffd_fill_request {
 	struct userfaultfd_ctx *ctx;
@@ -270,7 +320,7 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req);
 /**
  * struct uffd_move_request - what to move
  * @ctx: the context that the call came in on
- * @mm: its mm, which is current's
+ * @mm: its mm, which is current's, and in use for as long as the call takes
  * @dst: first address to move to, page aligned
  * @src: first address to move from, page aligned
  * @len: bytes, a multiple of the page size, not zero, not wrapping
@@ -400,6 +450,8 @@ static inline vm_fault_t handle_userfault(struct vm_fault *vmf,
  *
  * In file mappings always, since a page can be dropped and found again behind
  * the handler's back; in anonymous memory only if the handler asked for it.
+ *
+ * Return: true if it does; false too if it is not registered for protection.
  */
 static inline bool userfaultfd_wp_use_markers(struct vm_area_struct *vma)
 {
@@ -410,6 +462,8 @@ static inline bool userfaultfd_wp_use_markers(struct vm_area_struct *vma)
 /**
  * pte_marker_entry_uffd_wp() - is this a marker that protects?
  * @entry: what a non-present PTE holds
+ *
+ * Return: true if it is a marker and says so.
  */
 static inline bool pte_marker_entry_uffd_wp(swp_entry_t entry)
 {
@@ -421,6 +475,8 @@ static inline bool pte_marker_entry_uffd_wp(swp_entry_t entry)
 /**
  * pte_marker_uffd_wp() - does the PTE hold a marker that protects?
  * @pte: any PTE
+ *
+ * Return: true if it maps nothing, and a write is to be delivered.
  */
 static inline bool pte_marker_uffd_wp(pte_t pte)
 {
@@ -432,6 +488,8 @@ static inline bool pte_marker_uffd_wp(pte_t pte)
  * pte_swp_uffd_wp_any() - is the page behind this non-present PTE protected,
  * be it swapped out or absent?
  * @pte: any PTE
+ *
+ * Return: true if it is; false if the PTE is present, whether protected or not.
  */
 static inline bool pte_swp_uffd_wp_any(pte_t pte)
 {

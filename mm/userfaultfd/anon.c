@@ -145,6 +145,8 @@ static int uffd_anon_map(struct uffd_fill *fill, struct uffd_anon_batch *batch,
  * uffd_pte_copy_private() - span function: copy into new anonymous pages
  * @fill: the fill
  * @end: where to stop
+ *
+ * Return: see uffd_span_fn.
  */
 int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end)
 {
@@ -251,6 +253,8 @@ static pte_t uffd_make_zero(struct vm_area_struct *vma, unsigned long addr)
  * uffd_pte_zeropage() - span function: map the zero page
  * @fill: the fill
  * @end: where to stop
+ *
+ * Return: see uffd_span_fn.
  */
 int uffd_pte_zeropage(struct uffd_fill *fill, unsigned long end)
 {
@@ -268,6 +272,8 @@ static pte_t uffd_make_poison(struct vm_area_struct *vma, unsigned long addr)
  * uffd_pte_poison() - span function: let accesses raise SIGBUS
  * @fill: the fill
  * @end: where to stop
+ *
+ * Return: see uffd_span_fn.
  */
 int uffd_pte_poison(struct uffd_fill *fill, unsigned long end)
 {

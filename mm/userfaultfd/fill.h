@@ -38,6 +38,8 @@ enum uffd_again {
  * @len: the range, in bytes
  *
  * What has been done is told in a ssize_t.
+ *
+ * Return: bytes, @len or less.
  */
 static inline unsigned long uffd_call_len(unsigned long len)
 {
@@ -70,6 +72,8 @@ struct uffd_fill {
 /**
  * uffd_fill_dst() - the next address to fill
  * @fill: the fill
+ *
+ * Return: the address, page aligned.
  */
 static inline unsigned long uffd_fill_dst(const struct uffd_fill *fill)
 {
@@ -79,6 +83,8 @@ static inline unsigned long uffd_fill_dst(const struct uffd_fill *fill)
 /**
  * uffd_fill_src() - the address to copy from
  * @fill: the fill
+ *
+ * Return: the address, in current->mm.
  */
 static inline const void __user *uffd_fill_src(const struct uffd_fill *fill)
 {

@@ -335,6 +335,8 @@ const struct uffd_memory uffd_hugetlb = {
  * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
  *
  * Context: fault lock held.  Sleeps: hugetlb's lock keeps shared page tables.
+ *
+ * Return: true if the thread has to wait; false if it is to try again at once.
  */
 bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason)
 {
