@@ -143,6 +143,20 @@ static struct vm_area_struct *uffd_modify(struct vma_iterator *vmi,
 	return vma;
 }
 
+static void uffd_registered_hugetlb(struct vm_area_struct *vma,
+				    unsigned long start, unsigned long end,
+				    bool was_wp)
+{
+	if (uffd_disable_huge_pmd_share(vma))
+		hugetlb_unshare_all_pmds(vma);
+	/*
+	 * Its fault path waits for somebody to lift the protection of an entry,
+	 * also where nobody is going to be asked any more.
+	 */
+	if (was_wp && !userfaultfd_wp(vma))
+		uffd_wp_range(vma, start, end - start, false);
+}
+
 /**
  * userfaultfd_register_range() - take a range under a context's care
  * @ctx: the context
@@ -183,15 +197,18 @@ int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 			prev = vma;
 		if (vma->vm_userfaultfd_ctx.ctx != ctx ||
 		    (vma->vm_flags & modes) != modes) {
-			vma = uffd_modify(&vmi, prev, vma, start,
-					  min(end, vma->vm_end), ctx, modes);
+			unsigned long stop = min(end, vma->vm_end);
+			bool was_wp = userfaultfd_wp(vma);
+
+			vma = uffd_modify(&vmi, prev, vma, start, stop, ctx,
+					  modes);
 			if (IS_ERR(vma)) {
 				ret = PTR_ERR(vma);
 				break;
 			}
-			if (is_vm_hugetlb_page(vma) &&
-			    uffd_disable_huge_pmd_share(vma))
-				hugetlb_unshare_all_pmds(vma);
+			if (is_vm_hugetlb_page(vma))
+				uffd_registered_hugetlb(vma, start, stop,
+							was_wp);
 		}
 		prev = vma;
 		start = vma->vm_end;
