@@ -15,9 +15,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
 
 #include "uffd-kit.h"
 
@@ -162,6 +165,63 @@ struct uk_fill uk_zero(int fd, void *dst, size_t len, __u64 mode)
 	fill.err = do_ioctl(fd, UFFDIO_ZEROPAGE, &zero);
 	fill.out = zero.zeropage;
 	return fill;
+}
+
+struct uk_fill uk_continue(int fd, void *dst, size_t len, __u64 mode)
+{
+	struct uffdio_continue cont = {
+		.range.start = (unsigned long)dst,
+		.range.len = len,
+		.mode = mode,
+		.mapped = UK_UNSET,
+	};
+	struct uk_fill fill;
+
+	fill.err = do_ioctl(fd, UFFDIO_CONTINUE, &cont);
+	fill.out = cont.mapped;
+	return fill;
+}
+
+struct uk_fill uk_poison(int fd, void *dst, size_t len, __u64 mode)
+{
+	struct uffdio_poison poison = {
+		.range.start = (unsigned long)dst,
+		.range.len = len,
+		.mode = mode,
+		.updated = UK_UNSET,
+	};
+	struct uk_fill fill;
+
+	fill.err = do_ioctl(fd, UFFDIO_POISON, &poison);
+	fill.out = poison.updated;
+	return fill;
+}
+
+struct uk_fill uk_move(int fd, void *dst, void *src, size_t len, __u64 mode)
+{
+	struct uffdio_move move = {
+		.dst = (unsigned long)dst,
+		.src = (unsigned long)src,
+		.len = len,
+		.mode = mode,
+		.move = UK_UNSET,
+	};
+	struct uk_fill fill;
+
+	fill.err = do_ioctl(fd, UFFDIO_MOVE, &move);
+	fill.out = move.move;
+	return fill;
+}
+
+int uk_protect(int fd, const void *addr, size_t len, __u64 mode)
+{
+	struct uffdio_writeprotect wp = {
+		.range.start = (unsigned long)addr,
+		.range.len = len,
+		.mode = mode,
+	};
+
+	return do_ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
 }
 
 int uk_read(int fd, struct uffd_msg *msg, unsigned int count)
@@ -333,7 +393,7 @@ bool uk_is_anon(const struct uk_mem *mem)
 	return mem->kind == UK_ANON || mem->kind == UK_ANON_SMALL;
 }
 
-static size_t thp_size(void)
+size_t uk_huge_size(void)
 {
 	long n = uk_read_number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
 
@@ -356,7 +416,7 @@ char *uk_reserve(size_t len, size_t align)
 const char *uk_map(struct uk_mem *mem, enum uk_kind kind, unsigned int units)
 {
 	int flags = MAP_FIXED;
-	size_t align, pmd = thp_size();
+	size_t align, pmd = uk_huge_size();
 	char *p;
 
 	memset(mem, 0, sizeof(*mem));
@@ -429,6 +489,17 @@ int uk_drop(const struct uk_mem *mem, char *addr, size_t len)
 	return madvise(addr, len, MADV_DONTNEED) ? -errno : 0;
 }
 
+int uk_vacate(const struct uk_mem *mem, char *addr, size_t len)
+{
+	int err = uk_drop(mem, addr, len);
+
+	if (!err && mem->fd >= 0 &&
+	    fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      addr - mem->area, len))
+		err = -errno;
+	return err;
+}
+
 char *uk_buffer(size_t len)
 {
 	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
@@ -477,6 +548,131 @@ bool uk_all_zero(const void *buf, size_t len)
 	const char *p = buf;
 
 	return !len || (!*p && !memcmp(p, p + 1, len - 1));
+}
+
+long uk_pages(const void *addr, size_t len, __u64 bits)
+{
+	size_t page = getpagesize(), at = (unsigned long)addr / page;
+	size_t end = at + len / page;
+	long n = 0;
+	int fd;
+
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	while (at < end) {
+		__u64 entry[64];
+		size_t want = end - at < 64 ? end - at : 64, i;
+
+		if (pread(fd, entry, want * 8, at * 8) != (ssize_t)want * 8) {
+			n = -EIO;
+			break;
+		}
+		for (i = 0; i < want; i++)
+			n += (entry[i] & bits) == bits;
+		at += want;
+	}
+	close(fd);
+	return n;
+}
+
+long uk_huge(const void *addr, size_t len)
+{
+	struct page_region out;
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = (unsigned long)addr,
+		.end = (unsigned long)addr + len,
+		.vec = (unsigned long)&out,
+		.vec_len = 1,
+		.category_mask = PAGE_IS_HUGE,
+		.return_mask = PAGE_IS_HUGE,
+	};
+	long n = 0;
+	int fd, got;
+
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	while ((got = ioctl(fd, PAGEMAP_SCAN, &scan)) > 0) {
+		n += (out.end - out.start) / getpagesize();
+		scan.start = scan.walk_end;
+		if (scan.start >= scan.end)
+			break;
+	}
+	if (got < 0)
+		n = -errno;
+	close(fd);
+	return n;
+}
+
+/* Swap space */
+
+static char swap_path[32];
+static int swap_loop = -1;
+
+/* What mkswap writes, as far as the kernel reads it. */
+static bool make_swap(int fd, size_t bytes)
+{
+	size_t page = getpagesize();
+	__u32 info[3] = { 1, bytes / page - 1, 0 };
+
+	return !ftruncate(fd, bytes) &&
+	       pwrite(fd, info, sizeof(info), 1024) == sizeof(info) &&
+	       pwrite(fd, "SWAPSPACE2", 10, page - 10) == 10;
+}
+
+const char *uk_swap_on(size_t bytes)
+{
+	struct loop_config config = { .info.lo_flags = LO_FLAGS_AUTOCLEAR };
+	int control, nr, mem;
+
+	if (from_meminfo("SwapFree") >= (long)(bytes / 1024))
+		return NULL;
+	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (control < 0)
+		return "no swap space, no loop device to make some";
+	nr = ioctl(control, LOOP_CTL_GET_FREE);
+	close(control);
+	if (nr < 0)
+		return "no swap space, no free loop device";
+	mem = syscall(__NR_memfd_create, "uffd-swap", MFD_CLOEXEC);
+	if (mem < 0 || !make_swap(mem, bytes + (1 << 20)))
+		return "no memory to swap to";
+	config.fd = mem;
+	snprintf(swap_path, sizeof(swap_path), "/dev/loop%d", nr);
+	swap_loop = open(swap_path, O_RDWR | O_CLOEXEC);
+	if (swap_loop < 0 || ioctl(swap_loop, LOOP_CONFIGURE, &config))
+		return "cannot set up a loop device to swap to";
+	close(mem);
+	if (swapon(swap_path, 0)) {
+		close(swap_loop);
+		swap_loop = -1;
+		return "cannot use a loop device as swap space";
+	}
+	return NULL;
+}
+
+void uk_swap_off(void)
+{
+	if (swap_loop < 0)
+		return;
+	swapoff(swap_path);
+	close(swap_loop);
+	swap_loop = -1;
+}
+
+bool uk_swap_out(void *addr, size_t len)
+{
+	long long end = uk_now() + UK_SOON;
+
+	while (uk_pages(addr, len, UK_PM_PRESENT)) {
+		if (uk_now() > end)
+			return false;
+		madvise(addr, len, MADV_PAGEOUT);
+		uk_sleep(1);
+	}
+	return true;
 }
 
 struct uk_census uk_census(const void *addr, size_t len)

@@ -61,6 +61,10 @@ struct uk_fill {
 struct uk_fill uk_copy(int fd, void *dst, const void *src, size_t len,
 		       __u64 mode);
 struct uk_fill uk_zero(int fd, void *dst, size_t len, __u64 mode);
+struct uk_fill uk_continue(int fd, void *dst, size_t len, __u64 mode);
+struct uk_fill uk_poison(int fd, void *dst, size_t len, __u64 mode);
+struct uk_fill uk_move(int fd, void *dst, void *src, size_t len, __u64 mode);
+int uk_protect(int fd, const void *addr, size_t len, __u64 mode);
 
 #define UK_NEEDS_ROOT	"needs root, or vm.unprivileged_userfaultfd"
 
@@ -109,6 +113,8 @@ bool uk_is_hugetlb(const struct uk_mem *mem);
 bool uk_is_anon(const struct uk_mem *mem);
 /* Forget the content of a range, by means that cause no event. */
 int uk_drop(const struct uk_mem *mem, char *addr, size_t len);
+/* The same, and the file behind a private mapping forgets it too. */
+int uk_vacate(const struct uk_mem *mem, char *addr, size_t len);
 
 static inline char *uk_at(const struct uk_mem *mem, unsigned int unit)
 {
@@ -123,6 +129,33 @@ char *uk_reserve(size_t len, size_t align);
 void uk_paint(void *buf, size_t len, unsigned long seed);
 bool uk_painted(const void *buf, size_t len, unsigned long seed);
 bool uk_all_zero(const void *buf, size_t len);
+
+/*
+ * How many pages of a range have all of these bits in /proc/self/pagemap, or
+ * -errno. A page is one of the smallest kind, also in huge pages.
+ */
+#define UK_PM_WP	UK_BIT(57)
+#define UK_PM_SWAP	UK_BIT(62)	/* or a marker */
+#define UK_PM_PRESENT	UK_BIT(63)
+
+long uk_pages(const void *addr, size_t len, __u64 bits);
+/* How many pages of a range are mapped by a PMD, or -errno. */
+long uk_huge(const void *addr, size_t len);
+/* The size of these, and of the alignment that they need. */
+size_t uk_huge_size(void);
+
+/*
+ * See that there is swap space for this many bytes; returns why not. What the
+ * machine has is used, else a loop device over memory, until uk_swap_off() or
+ * the end of the process that opened it.
+ */
+const char *uk_swap_on(size_t bytes);
+void uk_swap_off(void);
+/*
+ * Swap a range out; false if some page of it is still there after UK_SOON, as
+ * pages of nothing but zeros may be that were part of a huge page.
+ */
+bool uk_swap_out(void *addr, size_t len);
 
 struct uk_census {
 	int vmas;		/* mappings that meet the range */
