@@ -877,10 +877,12 @@ static void note_call(const struct call *c, long ret)
 
 	if (c->nr == UFFDIO_REGISTER || c->nr == UFFDIO_UNREGISTER)
 		vmas_stale = true;
+	/* Done, too, when the answer could not be written. */
+	if (c->nr == UFFDIO_REGISTER && c->mode & UFFDIO_REGISTER_MODE_WP &&
+	    (!ret || ret == -EFAULT))
+		protected = true;
 	if (ret || c->to == CHILD)
 		return;
-	if (c->nr == UFFDIO_REGISTER && c->mode & UFFDIO_REGISTER_MODE_WP)
-		protected = true;
 	for (i = 0; i < WINDOWS; i++) {
 		if (at(&win[i], 0) < c->start ||
 		    at(&win[i], 0) >= c->start + c->len)
@@ -1120,7 +1122,9 @@ static void serve(unsigned int leave)
 		if (!nr_letters) {
 			insist(round++);
 		} else if (served > 40) {
-			insist(6);
+			/* To be closed has no effect on who is in a call on it. */
+			insist(served++ < 44 ? 4 : 6);
+			nr_letters = 0;
 		} else {
 			l = letters[0];
 			memmove(letters, letters + 1,
@@ -1567,7 +1571,8 @@ static void draw_call(struct call *c, unsigned int nr)
 	if (nr == UFFDIO_REGISTER)
 		c->mode |= lasting_modes();
 	if (nr == UFFDIO_COPY)
-		c->src = percent(85) ? some_source(s.len) :
+		/* What is parked might write to another source in the meantime. */
+		c->src = percent(85) || anybody_parked() ? some_source(s.len) :
 			 percent(70) ? at(some_window(), some_unit(w)) :
 				       odd_source();
 	if (nr == UFFDIO_MOVE) {
@@ -2196,6 +2201,12 @@ static void say_heir(void)
 	}
 }
 
+/* Is there no way to ask it not to wake? */
+static bool only_wakes(const struct call *c)
+{
+	return c->nr == UFFDIO_WAKE || c->nr == UFFDIO_UNREGISTER;
+}
+
 static void draw_heir_call(unsigned int i)
 {
 	static const unsigned int nr[] = {
@@ -2208,11 +2219,15 @@ static void draw_heir_call(unsigned int i)
 
 	do {
 		draw_call(c, one_of(nr));
-	} while (moves_shared(c));
+	} while (moves_shared(c) || (anybody_parked() && only_wakes(c)));
 	c->to = FIRST;
 	/* What is parked in the parent would not be waited for. */
 	if (c->nr == UFFDIO_COPY)
 		c->src = some_source(c->len);
+	if (anybody_parked())
+		c->mode |= c->nr == UFFDIO_WRITEPROTECT ?
+			   UFFDIO_WRITEPROTECT_MODE_DONTWAKE :
+			   UFFDIO_COPY_MODE_DONTWAKE;
 	call_fill(c, &heir->arg[i]);
 	op->fn = do_call;
 	op->arg[0] = __NR_ioctl;
@@ -2303,6 +2318,8 @@ static void step_gate(void)
 	struct call c = { .to = FIRST };
 	unsigned int i, unit = some_unit(w);
 	static unsigned int moved;
+	unsigned long to;
+	unsigned char in[HUGE / 4096];
 
 	c.start = at(w, unit);
 	if (uffd[FIRST] < 0 || uffd[SECOND] >= 0 || w->was_locked ||
@@ -2312,7 +2329,9 @@ static void step_gate(void)
 	}
 	op.arg[1] = at(w, unit);
 	op.arg[2] = w->unit;
-	switch (draw(moved < 8 ? 4 : 3)) {
+	/* Where nothing is, for which there would be an event first. */
+	to = at(&win[2], win[2].units + moved);
+	switch (draw(moved < 8 && mincore((void *)to, w->unit, in) ? 4 : 3)) {
 	case 0:
 		say("gate: DONTNEED");
 		op.arg[0] = __NR_madvise;
@@ -2327,8 +2346,8 @@ static void step_gate(void)
 		op.arg[0] = __NR_mremap;
 		op.arg[3] = w->unit;
 		op.arg[4] = MREMAP_MAYMOVE | MREMAP_FIXED;
-		/* Where nothing is, for which there would be an event first. */
-		op.arg[5] = at(&win[2], win[2].units + moved++);
+		op.arg[5] = to;
+		moved++;
 		break;
 	case 2:
 		say("gate: fork");
