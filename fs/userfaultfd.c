@@ -19,6 +19,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
@@ -214,7 +215,7 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
 	bool nowait = (file->f_flags & O_NONBLOCK) ||
 		      (iocb->ki_flags & IOCB_NOWAIT);
-	struct uffd_batch batch;
+	struct uffd_batch batch __uninitialized;	/* large; see ->nr */
 	ssize_t done = 0, ret;
 	size_t room;
 
@@ -452,6 +453,18 @@ static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg)
 	return ret;
 }
 
+/* The caller's own mm is in use anyway: that spares two writes all would share. */
+static bool uffd_get_mm(struct mm_struct *mm)
+{
+	return mm == current->mm || mmget_not_zero(mm);
+}
+
+static void uffd_put_mm(struct mm_struct *mm)
+{
+	if (mm != current->mm)
+		mmput(mm);
+}
+
 /*
  * Wakes those who wait for what a call has resolved, and tells how far it came.
  * The wake-up comes first: not even a bad address for the answer may leave
@@ -476,17 +489,17 @@ static int uffd_fill(struct uffd_fill_request *req, bool wake,
 	ssize_t filled;
 
 	req->mm = req->ctx->mm;
-	if (!mmget_not_zero(req->mm))
+	if (!uffd_get_mm(req->mm))
 		return -ESRCH;
 	filled = userfaultfd_fill(req);
-	mmput(req->mm);
+	uffd_put_mm(req->mm);
 	return uffd_answer(req->ctx, req->dst, req->len, filled, wake, answer);
 }
 
 static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
 {
 	struct uffdio_copy __user *user = arg;
-	struct uffd_fill_request req;
+	struct uffd_fill_request req __uninitialized;
 	struct uffdio_copy copy;
 
 	if (copy_from_user(&copy, arg, offsetof(struct uffdio_copy, copy)))
@@ -511,7 +524,7 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
 static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg)
 {
 	struct uffdio_zeropage __user *user = arg;
-	struct uffd_fill_request req;
+	struct uffd_fill_request req __uninitialized;
 	struct uffdio_zeropage zero;
 
 	if (copy_from_user(&zero, arg,
@@ -534,7 +547,7 @@ static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg)
 static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg)
 {
 	struct uffdio_continue __user *user = arg;
-	struct uffd_fill_request req;
+	struct uffd_fill_request req __uninitialized;
 	struct uffdio_continue cont;
 
 	if (copy_from_user(&cont, arg,
@@ -559,7 +572,7 @@ static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg)
 static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg)
 {
 	struct uffdio_poison __user *user = arg;
-	struct uffd_fill_request req;
+	struct uffd_fill_request req __uninitialized;
 	struct uffdio_poison poison;
 
 	if (copy_from_user(&poison, arg,
@@ -582,7 +595,7 @@ static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg)
 static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg)
 {
 	struct uffdio_move __user *user = arg;
-	struct uffd_move_request req;
+	struct uffd_move_request req __uninitialized;
 	struct uffdio_move move;
 	ssize_t moved;
 
@@ -605,10 +618,8 @@ static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg)
 		.len = move.len,
 		.allow_holes = move.mode & UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
 	};
-	if (!mmget_not_zero(req.mm))
-		return -ESRCH;
+	/* It is the caller's own, and so in use. */
 	moved = userfaultfd_move(&req);
-	mmput(req.mm);
 	return uffd_answer(ctx, req.dst, req.len, moved,
 			   !(move.mode & UFFDIO_MOVE_MODE_DONTWAKE),
 			   &user->move);
@@ -635,11 +646,11 @@ static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 	if (protect && dontwake)
 		return -EINVAL;
 
-	if (!mmget_not_zero(ctx->mm))
+	if (!uffd_get_mm(ctx->mm))
 		return -ESRCH;
 	ret = userfaultfd_protect(ctx, ctx->mm, wp.range.start, wp.range.len,
 				  protect);
-	mmput(ctx->mm);
+	uffd_put_mm(ctx->mm);
 	if (!ret && !protect && !dontwake)
 		userfaultfd_wake_range(ctx, wp.range.start, wp.range.len);
 	return ret;
@@ -649,30 +660,31 @@ static const struct uffd_ioctl {
 	unsigned int cmd;
 	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg);
 } uffd_ioctls[] = {
-	{ UFFDIO_COPY,		uffd_ioctl_copy },
-	{ UFFDIO_ZEROPAGE,	uffd_ioctl_zeropage },
-	{ UFFDIO_CONTINUE,	uffd_ioctl_continue },
-	{ UFFDIO_WRITEPROTECT,	uffd_ioctl_writeprotect },
-	{ UFFDIO_MOVE,		uffd_ioctl_move },
-	{ UFFDIO_POISON,	uffd_ioctl_poison },
-	{ UFFDIO_WAKE,		uffd_ioctl_wake },
-	{ UFFDIO_REGISTER,	uffd_ioctl_register },
-	{ UFFDIO_UNREGISTER,	uffd_ioctl_unregister },
-	{ UFFDIO_API,		uffd_ioctl_api },
+	[_UFFDIO_REGISTER]	= { UFFDIO_REGISTER,	 uffd_ioctl_register },
+	[_UFFDIO_UNREGISTER]	= { UFFDIO_UNREGISTER,	 uffd_ioctl_unregister },
+	[_UFFDIO_WAKE]		= { UFFDIO_WAKE,	 uffd_ioctl_wake },
+	[_UFFDIO_COPY]		= { UFFDIO_COPY,	 uffd_ioctl_copy },
+	[_UFFDIO_ZEROPAGE]	= { UFFDIO_ZEROPAGE,	 uffd_ioctl_zeropage },
+	[_UFFDIO_MOVE]		= { UFFDIO_MOVE,	 uffd_ioctl_move },
+	[_UFFDIO_WRITEPROTECT]	= { UFFDIO_WRITEPROTECT, uffd_ioctl_writeprotect },
+	[_UFFDIO_CONTINUE]	= { UFFDIO_CONTINUE,	 uffd_ioctl_continue },
+	[_UFFDIO_POISON]	= { UFFDIO_POISON,	 uffd_ioctl_poison },
 };
 
 static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 			      unsigned long arg)
 {
 	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
-	unsigned int i;
+	unsigned int nr = _IOC_NR(cmd);
 
-	if (cmd != UFFDIO_API && !uffd_initialized(ctx))
+	if (cmd == UFFDIO_API)
+		return uffd_ioctl_api(ctx, (void __user *)arg);
+	if (!uffd_initialized(ctx) || nr >= ARRAY_SIZE(uffd_ioctls))
 		return -EINVAL;
-	for (i = 0; i < ARRAY_SIZE(uffd_ioctls); i++)
-		if (uffd_ioctls[i].cmd == cmd)
-			return uffd_ioctls[i].run(ctx, (void __user *)arg);
-	return -EINVAL;
+	nr = array_index_nospec(nr, ARRAY_SIZE(uffd_ioctls));
+	if (uffd_ioctls[nr].cmd != cmd)
+		return -EINVAL;
+	return uffd_ioctls[nr].run(ctx, (void __user *)arg);
 }
 
 /*

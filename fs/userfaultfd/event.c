@@ -118,7 +118,7 @@ static void uffd_event_prepare(struct uffd_event *event)
 {
 	struct uffd_events *events = &event->ctx->events;
 	struct uffd_queue *q = &event->ctx->queue;
-	DEFINE_WAKE_Q(none);	/* a held event wakes nobody */
+	LIST_HEAD(none);	/* a held event wakes nobody */
 
 	spin_lock(&q->lock);
 	__uffd_queue_append(q, &event->item, UFFD_ITEM_HELD, &none);
@@ -142,14 +142,14 @@ static void uffd_event_unlink(struct uffd_event *event)
 static void uffd_event_publish(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
 	spin_lock(&q->lock);
 	/* It is not held any more if the file has been released. */
 	if (event->item.state == UFFD_ITEM_HELD)
-		__uffd_queue_publish(q, &event->item, &wake);
+		__uffd_queue_publish(q, &event->item, &called);
 	spin_unlock(&q->lock);
-	uffd_queue_announce(q, &wake);
+	uffd_queue_announce(q, &called, false);
 	wake_up_all(&event->ctx->events.gate);
 }
 
@@ -160,20 +160,20 @@ static void uffd_event_publish(struct uffd_event *event)
 static void uffd_event_withdraw(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 	bool queued;
 
 	spin_lock(&q->lock);
 	queued = event->item.state == UFFD_ITEM_HELD ||
 		 event->item.state == UFFD_ITEM_READY;
 	if (queued) {
-		__uffd_queue_remove(q, &event->item, &wake);
+		__uffd_queue_remove(q, &event->item, &called);
 		uffd_event_unlink(event);
 	} else {
 		event->orphan = true;
 	}
 	spin_unlock(&q->lock);
-	uffd_queue_announce(q, &wake);
+	uffd_queue_announce(q, &called, false);
 	wake_up_all(&event->ctx->events.gate);
 	if (queued)
 		uffd_event_put(event);
@@ -256,7 +256,7 @@ void uffd_event_delivered(struct uffd_event *event)
 void uffd_event_putback(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 	bool orphan;
 
 	spin_lock(&q->lock);
@@ -264,9 +264,9 @@ void uffd_event_putback(struct uffd_event *event)
 	if (orphan)
 		uffd_event_unlink(event);
 	else
-		__uffd_queue_putback(q, &event->item, &wake);
+		__uffd_queue_putback(q, &event->item, &called);
 	spin_unlock(&q->lock);
-	uffd_queue_announce(q, &wake);
+	uffd_queue_announce(q, &called, false);
 	if (orphan)
 		uffd_event_put(event);
 }
@@ -279,7 +279,7 @@ void uffd_events_release(struct userfaultfd_ctx *ctx)
 {
 	struct uffd_queue *q = &ctx->queue;
 	struct uffd_event *event, *next;
-	DEFINE_WAKE_Q(none);	/* there are no readers */
+	LIST_HEAD(none);	/* there are no readers */
 	LIST_HEAD(unread);
 
 	spin_lock(&q->lock);

@@ -98,21 +98,22 @@ struct uffd_batch {
 
 void uffd_queue_init(struct uffd_queue *q);
 void uffd_queue_add(struct uffd_queue *q, struct uffd_item *item,
-		    struct wake_q_head *wake);
+		    struct list_head *called);
 void uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
-			struct wake_q_head *wake);
+			struct list_head *called);
 void __uffd_queue_append(struct uffd_queue *q, struct uffd_item *item,
-			 enum uffd_item_state state, struct wake_q_head *wake);
+			 enum uffd_item_state state, struct list_head *called);
 void __uffd_queue_publish(struct uffd_queue *q, struct uffd_item *item,
-			  struct wake_q_head *wake);
+			  struct list_head *called);
 void __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item,
-			 struct wake_q_head *wake);
+			 struct list_head *called);
 void __uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
-			  struct wake_q_head *wake);
+			  struct list_head *called);
 void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		     unsigned int max);
 int uffd_queue_wait(struct uffd_queue *q);
-void uffd_queue_announce(struct uffd_queue *q, struct wake_q_head *wake);
+void uffd_queue_announce(struct uffd_queue *q, struct list_head *called,
+			 bool leaving);
 
 /**
  * uffd_item_is_fault() - is this the message of a fault, or of an event?
@@ -131,7 +132,8 @@ static inline bool uffd_item_is_fault(const struct uffd_item *item)
 
 /* Addresses are spread over shards by stripes of this size, as a power of 2. */
 #define UFFD_STRIPE_SHIFT	21
-#define UFFD_SHARDS		64
+#define UFFD_SHARD_BITS		6
+#define UFFD_SHARDS		(1U << UFFD_SHARD_BITS)
 
 /**
  * struct uffd_waiter - a thread that waits for its fault to be resolved
@@ -152,7 +154,7 @@ struct uffd_waiter {
 };
 
 /**
- * struct uffd_shard - the sleepers of every UFFD_SHARDS-th stripe
+ * struct uffd_shard - the sleepers of those stripes that hash to it
  * @lock: guards @sleepers and the link of each record in it
  * @sleepers: struct uffd_waiter by address; wakers peek at the root unlocked
  */

@@ -35,6 +35,7 @@
  * the file unparks everybody, and frees the context a grace period later.
  */
 
+#include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 #include "uffd.h"
@@ -53,10 +54,11 @@ void uffd_index_init(struct uffd_index *index)
 	}
 }
 
+/* Hashed, as threads that walk equal parts of memory are equally far apart. */
 static struct uffd_shard *uffd_shard(struct uffd_index *index,
 				     unsigned long stripe)
 {
-	return &index->shard[stripe % UFFD_SHARDS];
+	return &index->shard[hash_long(stripe, UFFD_SHARD_BITS)];
 }
 
 static struct uffd_shard *uffd_shard_of(struct uffd_index *index,
@@ -127,7 +129,7 @@ void uffd_index_unpark(struct uffd_index *index, struct uffd_queue *queue,
 		       struct uffd_waiter *waiter)
 {
 	struct uffd_shard *shard = uffd_shard_of(index, waiter->address);
-	DEFINE_WAKE_Q(none);	/* a fault holds nothing back */
+	LIST_HEAD(none);	/* a fault holds nothing back */
 
 	spin_lock(&shard->lock);
 	if (waiter->parked) {
@@ -161,11 +163,12 @@ static void uffd_waiter_release(struct uffd_shard *shard,
  */
 static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 				    struct uffd_queue *queue,
-				    unsigned long first, unsigned long last,
-				    struct wake_q_head *wake)
+				    unsigned long first, unsigned long last)
 {
 	struct uffd_waiter *waiter, *next;
 	unsigned int nr = 0;
+	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(none);	/* as above */
 
 	spin_lock(&shard->lock);
 	for (waiter = uffd_shard_find(shard, first);
@@ -174,13 +177,14 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 		/* Paired with uffd_queue_take(). */
 		if (smp_load_acquire(&waiter->item.state) != UFFD_ITEM_TAKEN) {
 			spin_lock(&queue->lock);
-			__uffd_queue_remove(queue, &waiter->item, wake);
+			__uffd_queue_remove(queue, &waiter->item, &none);
 			spin_unlock(&queue->lock);
 		}
-		uffd_waiter_release(shard, waiter, wake);
+		uffd_waiter_release(shard, waiter, &wake);
 		nr++;
 	}
 	spin_unlock(&shard->lock);
+	wake_up_q(&wake);
 	return nr;
 }
 
@@ -202,21 +206,25 @@ unsigned int uffd_index_wake(struct uffd_index *index,
 			     unsigned long last)
 {
 	unsigned long stripe = first >> UFFD_STRIPE_SHIFT;
-	unsigned long stripes = (last >> UFFD_STRIPE_SHIFT) - stripe + 1;
+	unsigned long end = (last >> UFFD_STRIPE_SHIFT) + 1;
+	struct uffd_shard *shard;
 	unsigned int nr = 0;
 
 	/* Paired with the barrier in handle_userfault(), see above. */
 	smp_mb();
 
-	for (stripes = min_t(unsigned long, stripes, UFFD_SHARDS); stripes;
-	     stripes--, stripe++) {
-		struct uffd_shard *shard = uffd_shard(index, stripe);
-		DEFINE_WAKE_Q(wake);
-
-		if (!READ_ONCE(shard->sleepers.rb_node))
-			continue;
-		nr += uffd_shard_wake(shard, queue, first, last, &wake);
-		wake_up_q(&wake);
+	if (end - stripe >= UFFD_SHARDS) {
+		for (shard = index->shard; shard < index->shard + UFFD_SHARDS;
+		     shard++)
+			if (READ_ONCE(shard->sleepers.rb_node))
+				nr += uffd_shard_wake(shard, queue, first, last);
+		return nr;
+	}
+	/* A shard that two stripes hash to is passed by the second time. */
+	for (; stripe < end; stripe++) {
+		shard = uffd_shard(index, stripe);
+		if (READ_ONCE(shard->sleepers.rb_node))
+			nr += uffd_shard_wake(shard, queue, first, last);
 	}
 	return nr;
 }
@@ -235,8 +243,8 @@ bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
 {
 	struct uffd_shard *shard = uffd_shard_of(index, address);
 	struct uffd_waiter *waiter;
-	DEFINE_WAKE_Q(wake);
 	bool found = false;
+	LIST_HEAD(called);
 
 	spin_lock(&shard->lock);
 	for (waiter = uffd_shard_find(shard, address);
@@ -246,13 +254,13 @@ bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
 		if (READ_ONCE(waiter->item.state) != UFFD_ITEM_TAKEN ||
 		    waiter->item.seq != seq)
 			continue;
-		uffd_queue_putback(queue, &waiter->item, &wake);
+		uffd_queue_putback(queue, &waiter->item, &called);
 		found = true;
 		break;
 	}
 	spin_unlock(&shard->lock);
 	if (found)
-		uffd_queue_announce(queue, &wake);
+		uffd_queue_announce(queue, &called, false);
 	return found;
 }
 
@@ -362,17 +370,21 @@ static bool uffd_deliverable(const struct userfaultfd_ctx *ctx,
  * Context: called with the fault lock (the VMA's, or mmap_lock for reading) and
  * no page-table lock held.  Sleeps.
  *
- * Return: VM_FAULT_RETRY with the fault lock dropped, when the handler has
- * resolved the fault, a signal came or the file is gone: the access is to be
- * tried again.  With FAULT_FLAG_RETRY_NOWAIT it is returned at once, with the
- * lock held.  VM_FAULT_SIGBUS, with the lock held, when nobody can be asked.
+ * Return: when the thread has been woken, VM_FAULT_COMPLETED with the fault lock
+ * dropped: no need to walk the page tables again, and to take mmap_lock for it,
+ * only to see that the page is there; the access will tell.  It counts as a major
+ * fault, like any that has waited.  NOPAGE comes with it for those callers who
+ * would look for a page.  VM_FAULT_RETRY, with the lock dropped, when a signal
+ * came, the page is there already or the file is going away; with
+ * FAULT_FLAG_RETRY_NOWAIT it is returned at once, with the lock held.
+ * VM_FAULT_SIGBUS, with the lock held, when nobody can be asked.
  */
 vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 {
 	struct userfaultfd_ctx *ctx = vmf->vma->vm_userfaultfd_ctx.ctx;
 	unsigned int state = uffd_sleep_state(vmf);
-	struct uffd_waiter waiter;
-	DEFINE_WAKE_Q(wake);
+	struct uffd_waiter waiter __uninitialized;
+	LIST_HEAD(called);
 	bool open;
 
 	/* A task that is being torn down or dumped has nobody to wait for. */
@@ -403,7 +415,7 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	smp_mb();
 	open = userfaultfd_fault_open(vmf, reason);
 	if (open)
-		uffd_queue_add(&ctx->queue, &waiter.item, &wake);
+		uffd_queue_add(&ctx->queue, &waiter.item, &called);
 
 	/*
 	 * From here on release of the file can go ahead.  RCU keeps the context
@@ -412,14 +424,17 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	rcu_read_lock();
 	release_fault_lock(vmf);
 	if (open)
-		uffd_queue_announce(&ctx->queue, &wake);
+		uffd_queue_announce(&ctx->queue, &called, true);
 	rcu_read_unlock();
 
 	if (open)
 		uffd_sleep(&waiter, state);
 
+	/* Paired with uffd_waiter_release(): the record is ours again. */
+	if (!smp_load_acquire(&waiter.parked))
+		return VM_FAULT_COMPLETED | VM_FAULT_NOPAGE | VM_FAULT_MAJOR;
+
 	rcu_read_lock();
-	/* Paired with uffd_waiter_release(): if not, it is ours again. */
 	if (smp_load_acquire(&waiter.parked))
 		uffd_index_unpark(&ctx->index, &ctx->queue, &waiter);
 	rcu_read_unlock();

@@ -39,49 +39,49 @@ static int queue_test_init(struct kunit *test)
 
 static void add_fault(struct queue_fixture *f, unsigned int i)
 {
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
-	uffd_queue_add(&f->queue, &f->fault[i], &wake);
-	uffd_queue_announce(&f->queue, &wake);
+	uffd_queue_add(&f->queue, &f->fault[i], &called);
+	uffd_queue_announce(&f->queue, &called, false);
 }
 
 static void add_event(struct queue_fixture *f, unsigned int i,
 		      enum uffd_item_state state)
 {
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
 	spin_lock(&f->queue.lock);
-	__uffd_queue_append(&f->queue, &f->event[i].item, state, &wake);
+	__uffd_queue_append(&f->queue, &f->event[i].item, state, &called);
 	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &wake);
+	uffd_queue_announce(&f->queue, &called, false);
 }
 
 static void publish_event(struct queue_fixture *f, unsigned int i)
 {
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
 	spin_lock(&f->queue.lock);
-	__uffd_queue_publish(&f->queue, &f->event[i].item, &wake);
+	__uffd_queue_publish(&f->queue, &f->event[i].item, &called);
 	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &wake);
+	uffd_queue_announce(&f->queue, &called, false);
 }
 
 static void remove_item(struct queue_fixture *f, struct uffd_item *item)
 {
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
 	spin_lock(&f->queue.lock);
-	__uffd_queue_remove(&f->queue, item, &wake);
+	__uffd_queue_remove(&f->queue, item, &called);
 	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &wake);
+	uffd_queue_announce(&f->queue, &called, false);
 }
 
 static void put_back(struct queue_fixture *f, struct uffd_item *item)
 {
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
-	uffd_queue_putback(&f->queue, item, &wake);
-	uffd_queue_announce(&f->queue, &wake);
+	uffd_queue_putback(&f->queue, item, &called);
+	uffd_queue_announce(&f->queue, &called, false);
 }
 
 static unsigned int take(struct queue_fixture *f, unsigned int max)
@@ -432,15 +432,15 @@ static void queue_hand_over(struct kunit *test)
 {
 	struct queue_fixture *f = test->priv;
 	struct reader reader[2] = {};
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
 	start_readers(test, reader, 2);
 	/* The reader that is called for the message is killed on its way. */
 	spin_lock(&f->queue.lock);
-	__uffd_queue_append(&f->queue, &f->fault[0], UFFD_ITEM_READY, &wake);
+	__uffd_queue_append(&f->queue, &f->fault[0], UFFD_ITEM_READY, &called);
 	send_sig(SIGKILL, reader[1].task, 1);
 	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &wake);
+	uffd_queue_announce(&f->queue, &called, false);
 
 	expect_returned(test, reader, 2, 2);
 	KUNIT_EXPECT_EQ(test, reader[1].ret, -ERESTARTSYS);

@@ -5,6 +5,7 @@
  */
 
 #include <kunit/test.h>
+#include <linux/hash.h>
 #include <linux/prandom.h>
 #include "../uffd.h"
 
@@ -48,9 +49,9 @@ static struct uffd_waiter *park_and_tell(struct wait_fixture *f,
 					 unsigned int i, unsigned long address)
 {
 	struct uffd_waiter *waiter = park(f, i, address);
-	DEFINE_WAKE_Q(wake);
+	LIST_HEAD(called);
 
-	uffd_queue_add(&f->queue, &waiter->item, &wake);
+	uffd_queue_add(&f->queue, &waiter->item, &called);
 	return waiter;
 }
 
@@ -116,9 +117,13 @@ static void wait_shard_edge(struct kunit *test)
 {
 	struct wait_fixture *f = test->priv;
 	struct uffd_waiter *near, *far;
+	unsigned long stripe = 1 + UFFD_SHARDS;
 
+	while (hash_long(stripe, UFFD_SHARD_BITS) !=
+	       hash_long(1, UFFD_SHARD_BITS))
+		stripe++;
 	near = park(f, 0, STRIPE);
-	far = park(f, 1, STRIPE + UFFD_SHARDS * STRIPE);
+	far = park(f, 1, stripe * STRIPE);
 	KUNIT_EXPECT_EQ(test, wake(f, STRIPE, 2 * STRIPE - 1), 1);
 	KUNIT_EXPECT_FALSE(test, near->parked);
 	KUNIT_EXPECT_TRUE(test, far->parked);
@@ -132,6 +137,25 @@ static void wait_shard_edge(struct kunit *test)
 				   far->address - 1), 0);
 	KUNIT_EXPECT_EQ(test, wake(f, far->address - UFFD_SHARDS * STRIPE,
 				   far->address), 1);
+}
+
+/* Threads that walk equal parts of memory in step must not meet in one shard. */
+static void wait_shard_spread(struct kunit *test)
+{
+	static const unsigned int shift[] = { 21, 24, 27, 28, 30, 33 };
+	unsigned long stripe;
+	unsigned int i, j;
+	u64 seen;
+
+	for (i = 0; i < ARRAY_SIZE(shift) && shift[i] + 5 < BITS_PER_LONG; i++) {
+		seen = 0;
+		for (j = 0; j < 32; j++) {
+			stripe = (unsigned long)j << (shift[i] - 21);
+			seen |= BIT_ULL(hash_long(stripe, UFFD_SHARD_BITS));
+		}
+		KUNIT_EXPECT_GE_MSG(test, hweight64(seen), 16,
+				    "1 << %u bytes each", shift[i]);
+	}
 }
 
 static void wait_stripe_edge(struct kunit *test)
@@ -181,7 +205,7 @@ static void wait_before_message(struct kunit *test)
 {
 	struct wait_fixture *f = test->priv;
 	struct uffd_waiter *waiter = park(f, 0, 0x1000);
-	DEFINE_WAKE_Q(none);
+	LIST_HEAD(none);
 
 	KUNIT_EXPECT_EQ(test, wake(f, 0x1000, 0x1fff), 1);
 	uffd_queue_add(&f->queue, &waiter->item, &none);
@@ -263,6 +287,7 @@ static struct kunit_case wait_cases[] = {
 	KUNIT_CASE(wait_range),
 	KUNIT_CASE(wait_duplicates),
 	KUNIT_CASE(wait_shard_edge),
+	KUNIT_CASE(wait_shard_spread),
 	KUNIT_CASE(wait_stripe_edge),
 	KUNIT_CASE(wait_top_of_memory),
 	KUNIT_CASE(wait_withdraws),
