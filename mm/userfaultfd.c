@@ -243,7 +243,7 @@ struct folio *uffd_fill_take_kept(struct uffd_fill *fill)
 	return folio;
 }
 
-#ifdef CONFIG_HUGETLB_PAGE
+#if defined(CONFIG_TRANSPARENT_HUGEPAGE) || defined(CONFIG_HUGETLBFS)
 static bool uffd_copy_in_large(struct folio *folio, const void __user *src,
 			       bool may_fault)
 {
@@ -283,7 +283,7 @@ static bool uffd_copy_in(struct folio *folio, const void __user *src,
 /**
  * uffd_fill_read() - copy the source of a page into a new folio
  * @fill: the fill, its VMA locked
- * @folio: a new folio, of the VMA's page size
+ * @folio: a new folio, of the VMA's page size or larger
  * @src: where the source is
  *
  * Return: true, or false if the source is not resident.
@@ -297,7 +297,8 @@ bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
 /**
  * uffd_fill_keep() - keep a folio for the next page until the next attempt
  * @fill: the fill, its VMA locked
- * @folio: a new folio, of the VMA's page size; it is the fill's from here on
+ * @folio: a new folio, of the VMA's page size or larger; it is the fill's from
+ *	here on
  * @ready: it holds the source already
  *
  * It comes back, with the source in it, from uffd_fill_take_kept().
@@ -310,11 +311,28 @@ int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready)
 	return ready ? UFFD_CHANGED : UFFD_BRING_IN;
 }
 
+/**
+ * uffd_fill_go_small() - a large folio is too much here
+ * @fill: the fill
+ * @folio: a large folio for what comes next; it is freed
+ *
+ * What it was for is filled with small ones, which come as far as they can.
+ */
+void uffd_fill_go_small(struct uffd_fill *fill, struct folio *folio)
+{
+	fill->small_end = uffd_fill_dst(fill) + folio_size(folio);
+	folio_put(folio);
+}
+
 /* With no locks held.  The copy may itself wait for a userfault. */
 static int uffd_fill_bring_in(struct uffd_fill *fill)
 {
-	return uffd_copy_in(fill->kept, uffd_fill_src(fill), true) ? 0 :
-								     -EFAULT;
+	if (uffd_copy_in(fill->kept, uffd_fill_src(fill), true))
+		return 0;
+	if (folio_size(fill->kept) == fill->page_size)
+		return -EFAULT;
+	uffd_fill_go_small(fill, uffd_fill_take_kept(fill));
+	return 0;
 }
 
 /**
@@ -497,8 +515,9 @@ static bool uffd_entry_open(bool none, bool present, bool writable,
  * @vmf: a fault whose thread has parked
  * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
  *
- * The entry is read without its lock.  It may change right after: whoever
- * changes it then finds the parked thread.
+ * None is what it is only if it is so under its lock, since those who change one may clear it for a
+ * moment, and wake nobody when they put it back.  It may change right after:
+ * whoever fills it then finds the parked thread.
  *
  * Context: fault lock held.  May sleep.
  *
@@ -509,8 +528,8 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 	struct mm_struct *mm = vmf->vma->vm_mm;
 	unsigned long addr = vmf->address;
 	pmd_t *pmd, pmdval;
+	spinlock_t *ptl;
 	pte_t *pte, val;
-	bool open;
 
 	if (is_vm_hugetlb_page(vmf->vma))
 		return uffd_hugetlb_fault_open(vmf, reason);
@@ -521,6 +540,11 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 		if (!pmd)
 			return true;
 		pmdval = pmdp_get_lockless(pmd);
+		if (pmd_none(pmdval)) {
+			ptl = pmd_lock(mm, pmd);
+			pmdval = *pmd;
+			spin_unlock(ptl);
+		}
 		if (pmd_none(pmdval))
 			return true;
 		if (!pmd_present(pmdval) || pmd_devmap(pmdval))
@@ -528,15 +552,14 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 		if (pmd_trans_huge(pmdval))
 			return uffd_entry_open(false, true, pmd_write(pmdval),
 					       reason);
-		pte = pte_offset_map(pmd, addr);
+		pte = pte_offset_map_lock(mm, pmd, addr, &ptl);
 	} while (!pte);
 
 	val = ptep_get(pte);
-	open = uffd_entry_open(pte_none(val) || pte_marker_uffd_wp(val),
+	pte_unmap_unlock(pte, ptl);
+	return uffd_entry_open(pte_none(val) || pte_marker_uffd_wp(val),
 			       pte_present(val),
 			       pte_present(val) && pte_write(val), reason);
-	pte_unmap(pte);
-	return open;
 }
 
 /**
@@ -558,6 +581,11 @@ void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
 
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
 		return;
+	/*
+	 * The event is out before we look.  Paired with the lock under which a
+	 * PMD is set: either we see the table it is in, or it sees the event.
+	 */
+	smp_mb();
 	for (addr = start; addr < end; addr = pmd_addr_end(addr, end)) {
 		pmd = mm_find_pmd(mm, addr);
 		if (pmd && pmd_none(pmdp_get_lockless(pmd)))

@@ -10,7 +10,8 @@
  * same in every memory that is mapped with small pages, and are set here too.
  *
  * Small folios are made a batch at a time: allocated, charged and copied with
- * no page-table lock held, then mapped in one hold of it.
+ * no page-table lock held, then mapped in one hold of it.  Where large folios
+ * will do, large.c is asked first.
  */
 
 #include <linux/memcontrol.h>
@@ -28,23 +29,74 @@ struct uffd_anon_batch {
 	struct folio *folio[UFFD_SPAN_PAGES];
 };
 
-/* How many pages go into a batch: up to the end of the range or the table. */
+/* Pages that have been allocated, but are nobody's yet. */
+struct uffd_anon_stock {
+	unsigned int next;
+	unsigned int nr;
+	struct page *page[UFFD_SPAN_PAGES];
+};
+
+/*
+ * How many pages go into a batch: up to the end of the range or the table, or to
+ * where a large folio may begin.
+ */
 static unsigned int uffd_anon_span(const struct uffd_fill *fill,
 				   unsigned long end)
 {
 	unsigned long dst = uffd_fill_dst(fill);
+	unsigned int next = UFFD_SPAN_PAGES -
+			    (dst >> PAGE_SHIFT) % UFFD_SPAN_PAGES;
 
-	end = pmd_addr_end(dst, end);
-	return min_t(unsigned long, (end - dst) >> PAGE_SHIFT, UFFD_SPAN_PAGES);
+	return min_t(unsigned long, (end - dst) >> PAGE_SHIFT, next);
+}
+
+/* Is each page to come from where the caller runs, for want of a policy? */
+static bool uffd_from_here(const struct vm_area_struct *vma)
+{
+#ifdef CONFIG_NUMA
+	return vma_is_anonymous(vma) && !vma->vm_policy && !current->mempolicy;
+#else
+	return true;
+#endif
+}
+
+/*
+ * The allocator gives several pages for little more than the price of one.  It may
+ * give less than that; what is missing is allocated page by page.
+ */
+static void uffd_anon_stock_up(struct uffd_fill *fill,
+			       struct uffd_anon_stock *stock, unsigned int nr)
+{
+	stock->next = 0;
+	stock->nr = 0;
+	if (nr < 2 || !uffd_from_here(fill->vma))
+		return;
+	memset(stock->page, 0, nr * sizeof(stock->page[0]));
+	stock->nr = alloc_pages_bulk_array_node(GFP_HIGHUSER_MOVABLE,
+						numa_node_id(), nr,
+						stock->page);
+}
+
+static void uffd_anon_stock_free(struct uffd_anon_stock *stock)
+{
+	while (stock->next < stock->nr)
+		__free_page(stock->page[stock->next++]);
 }
 
 static struct folio *uffd_anon_folio(struct uffd_fill *fill,
+				     struct uffd_anon_stock *stock,
 				     unsigned long addr)
 {
 	struct folio *folio;
 
-	folio = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, fill->vma, addr,
-				false);
+	if (stock->next < stock->nr)
+		folio = page_folio(stock->page[stock->next++]);
+	else if (uffd_from_here(fill->vma))
+		folio = __folio_alloc_node(GFP_HIGHUSER_MOVABLE, 0,
+					   numa_node_id());
+	else
+		folio = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, fill->vma,
+					addr, false);
 	if (folio && mem_cgroup_charge(folio, fill->req->mm, GFP_KERNEL)) {
 		folio_put(folio);
 		folio = NULL;
@@ -52,12 +104,10 @@ static struct folio *uffd_anon_folio(struct uffd_fill *fill,
 	return folio;
 }
 
-/*
- * Makes the folios of a batch.  What stops it short counts only if nothing
- * stops the mapping of those before.
- */
-static int uffd_anon_make(struct uffd_fill *fill, struct uffd_anon_batch *batch,
-			  unsigned int nr, struct folio **waiting)
+static int uffd_anon_make_from(struct uffd_fill *fill,
+			       struct uffd_anon_batch *batch,
+			       struct uffd_anon_stock *stock, unsigned int nr,
+			       struct folio **waiting)
 {
 	unsigned long dst = uffd_fill_dst(fill);
 	const void __user *src = uffd_fill_src(fill);
@@ -67,7 +117,7 @@ static int uffd_anon_make(struct uffd_fill *fill, struct uffd_anon_batch *batch,
 		unsigned long offset = batch->nr * PAGE_SIZE;
 
 		if (!folio) {
-			folio = uffd_anon_folio(fill, dst + offset);
+			folio = uffd_anon_folio(fill, stock, dst + offset);
 			if (!folio)
 				return -ENOMEM;
 			if (!uffd_fill_read(fill, folio, src + offset)) {
@@ -81,6 +131,22 @@ static int uffd_anon_make(struct uffd_fill *fill, struct uffd_anon_batch *batch,
 		folio = NULL;
 	}
 	return 0;
+}
+
+/*
+ * Makes the folios of a batch.  What stops it short counts only if nothing
+ * stops the mapping of those before.
+ */
+static int uffd_anon_make(struct uffd_fill *fill, struct uffd_anon_batch *batch,
+			  unsigned int nr, struct folio **waiting)
+{
+	struct uffd_anon_stock stock __uninitialized;	/* large; see ->nr */
+	int ret;
+
+	uffd_anon_stock_up(fill, &stock, nr);
+	ret = uffd_anon_make_from(fill, batch, &stock, nr, waiting);
+	uffd_anon_stock_free(&stock);
+	return ret;
 }
 
 static void uffd_anon_map_one(struct uffd_fill *fill, struct folio *folio,
@@ -152,8 +218,8 @@ int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end)
 {
 	/* What has been kept is mapped before anything else is tried. */
 	unsigned int nr = fill->kept ? 1 : uffd_anon_span(fill, end);
+	struct uffd_anon_batch batch __uninitialized;	/* large; see ->nr */
 	struct folio *waiting = NULL;
-	struct uffd_anon_batch batch;
 	unsigned int mapped = 0;
 	int made, ret;
 	pmd_t *pmd;
@@ -175,6 +241,16 @@ int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end)
 	while (mapped < batch.nr)
 		folio_put(batch.folio[mapped++]);
 	return ret ? ret : made;
+}
+
+static int uffd_anon_copy(struct uffd_fill *fill, unsigned long end)
+{
+	int ret = UFFD_SMALL;
+
+	/* Most calls are for a single page, and need not ask. */
+	if (end - uffd_fill_dst(fill) > PAGE_SIZE || fill->kept)
+		ret = uffd_large_copy(fill, end);
+	return ret == UFFD_SMALL ? uffd_pte_copy_private(fill, end) : ret;
 }
 
 /* Where the zero page must not be mapped, zeroed pages are. */
@@ -282,7 +358,7 @@ int uffd_pte_poison(struct uffd_fill *fill, unsigned long end)
 
 const struct uffd_memory uffd_anon = {
 	.span = {
-		[UFFD_FILL_COPY]	= uffd_pte_copy_private,
+		[UFFD_FILL_COPY]	= uffd_anon_copy,
 		[UFFD_FILL_ZEROPAGE]	= uffd_pte_zeropage,
 		[UFFD_FILL_POISON]	= uffd_pte_poison,
 	},

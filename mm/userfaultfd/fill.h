@@ -3,6 +3,7 @@
  * The memory half of userfaultfd: what its rooms share.
  *
  *	anon.c shmem.c hugetlb.c	a memory type each
+ *	large.c				anonymous memory in large folios
  *	register.c			VMAs in and out
  *	protect.c			write protection
  *	move.c				UFFDIO_MOVE
@@ -33,6 +34,9 @@ enum uffd_again {
 	UFFD_SPECIAL,		/* within move.c: needs a way of its own */
 };
 
+/* What uffd_large_copy() alone reports as well: do it with small folios, now. */
+#define UFFD_SMALL	(UFFD_SPECIAL + 1)
+
 /**
  * uffd_call_len() - how much of a range one call does
  * @len: the range, in bytes
@@ -58,6 +62,7 @@ struct uffd_memory;
  *	source in it when the next one begins; or NULL
  * @memory: the type of memory it has begun with; NULL before
  * @page_size: its page size
+ * @small_end: up to here, small folios are the only ones
  */
 struct uffd_fill {
 	const struct uffd_fill_request *req;
@@ -67,6 +72,7 @@ struct uffd_fill {
 	struct folio *kept;
 	const struct uffd_memory *memory;
 	unsigned long page_size;
+	unsigned long small_end;
 };
 
 /**
@@ -124,6 +130,7 @@ struct folio *uffd_fill_take_kept(struct uffd_fill *fill);
 bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
 		    const void __user *src);
 int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready);
+void uffd_fill_go_small(struct uffd_fill *fill, struct folio *folio);
 int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp);
 bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
 
@@ -131,6 +138,16 @@ bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
 int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end);
 int uffd_pte_zeropage(struct uffd_fill *fill, unsigned long end);
 int uffd_pte_poison(struct uffd_fill *fill, unsigned long end);
+
+/* large.c */
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+int uffd_large_copy(struct uffd_fill *fill, unsigned long end);
+#else
+static inline int uffd_large_copy(struct uffd_fill *fill, unsigned long end)
+{
+	return UFFD_SMALL;
+}
+#endif
 
 /* hugetlb.c */
 #ifdef CONFIG_HUGETLB_PAGE

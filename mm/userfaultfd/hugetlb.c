@@ -343,11 +343,14 @@ bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason)
 	struct vm_area_struct *vma = vmf->vma;
 	bool open = true;
 	pte_t *ptep, pte;
+	spinlock_t *ptl;
 
 	hugetlb_vma_lock_read(vma);
 	ptep = hugetlb_walk(vma, vmf->address, vma_mmu_pagesize(vma));
 	if (ptep) {
+		ptl = huge_pte_lock(hstate_vma(vma), vma->vm_mm, ptep);
 		pte = huge_ptep_get(vma->vm_mm, vmf->address, ptep);
+		spin_unlock(ptl);
 		open = huge_pte_none(pte) || pte_marker_uffd_wp(pte);
 		if (pte_present(pte) && reason == VM_UFFD_WP)
 			open = !huge_pte_write(pte);

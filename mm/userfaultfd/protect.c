@@ -11,7 +11,7 @@
 
 /**
  * uffd_wp_range() - protect or unprotect part of a VMA
- * @vma: a VMA registered for write protection
+ * @vma: a VMA that is registered for write protection, or was until now
  * @start: first byte, page aligned
  * @len: bytes, all of them in the VMA
  * @enable_wp: protect, rather than unprotect
