@@ -7,12 +7,18 @@
  * mapped it is taken out of the file again.  In a private mapping a page is the
  * mapping's own, as in anonymous memory; but UFFDIO_CONTINUE maps the file's, for
  * reading.
+ *
+ * UFFDIO_CONTINUE maps neighbouring pages in one hold of the page-table lock, and
+ * all pages of a large folio at once, but never with a huge PMD: splitting that
+ * one, for an munmap() of some of it say, would drop what the handler has mapped,
+ * and it would be asked for it again.
  */
 
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/pagemap.h>
+#include <linux/pagevec.h>
 #include <linux/rmap.h>
 #include <linux/shmem_fs.h>
 #include <linux/swap.h>
@@ -30,62 +36,119 @@ static pte_t uffd_shmem_entry(struct uffd_fill *fill, struct page *page)
 	return fill->req->wp ? pte_mkuffd_wp(entry) : entry;
 }
 
-/* Maps a page of a folio that is in the file and locked. */
-static int uffd_shmem_map(struct uffd_fill *fill, struct folio *folio,
-			  struct page *page)
+/*
+ * Maps up to *@nr pages of a folio, from that of @index on, and sets *@nr to how
+ * many it were.  Under the page-table lock.
+ */
+static int uffd_shmem_map_folio(struct uffd_fill *fill, struct folio *folio,
+				pgoff_t index, pte_t *pte, unsigned int *nr)
+{
+	struct page *page = folio_file_page(folio, index);
+	struct vm_area_struct *vma = fill->vma;
+	unsigned long addr = vma->vm_start +
+			     ((index - vma->vm_pgoff) << PAGE_SHIFT);
+	unsigned int max = *nr, i;
+	int ret = 0;
+
+	for (i = 0; i < max && !ret; i++) {
+		if (PageHWPoison(nth_page(page, i)))
+			ret = -EIO;
+		else if (!pte_none_mostly(ptep_get(pte + i)))
+			ret = -EEXIST;
+	}
+	*nr = ret ? i - 1 : i;
+	if (!*nr)
+		return ret;
+	folio_ref_add(folio, *nr);
+	folio_add_file_rmap_ptes(folio, page, *nr, vma);
+	set_ptes(vma->vm_mm, addr, pte, uffd_shmem_entry(fill, page), *nr);
+	update_mmu_cache_range(NULL, vma, addr, pte, *nr);
+	return ret;
+}
+
+/* Maps what one hold of the page-table lock can.  The gate has been asked. */
+static int uffd_shmem_map_folios(struct uffd_fill *fill,
+				 struct folio_batch *folios, pte_t *pte,
+				 unsigned long end)
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
+	pgoff_t index = linear_page_index(vma, addr), first = index;
+	pgoff_t last = index + ((end - addr) >> PAGE_SHIFT);
+	/* Truncation unmaps under our lock after it has changed the size. */
+	pgoff_t size = DIV_ROUND_UP(i_size_read(file_inode(vma->vm_file)),
+				    PAGE_SIZE);
+	unsigned int i, nr;
+	int ret = 0;
+
+	for (i = 0; i < folio_batch_count(folios) && !ret; i++) {
+		struct folio *folio = folios->folios[i];
+
+		if (index >= size) {
+			ret = -EFAULT;
+			break;
+		}
+		nr = min3(folio_next_index(folio), last, size) - index;
+		ret = uffd_shmem_map_folio(fill, folio, index,
+					   pte + (index - first), &nr);
+		index += nr;
+	}
+	if (index == first)
+		return ret;
+	add_mm_counter(vma->vm_mm, mm_counter_file(folios->folios[0]),
+		       index - first);
+	fill->done += (index - first) * PAGE_SIZE;
+	return ret;
+}
+
+/*
+ * Maps folios that follow each other in the file, from the next address up to
+ * @end in the same table.  They are locked, and the caller's references stay his.
+ */
+static int uffd_shmem_map(struct uffd_fill *fill, struct folio_batch *folios,
+			  pmd_t *pmd, unsigned long end)
+{
 	spinlock_t *ptl;
-	pmd_t *pmd;
 	pte_t *pte;
 	int ret;
 
-	ret = uffd_fill_table(fill, &pmd);
-	if (ret)
-		return ret;
-	pte = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
+	pte = pte_offset_map_lock(fill->vma->vm_mm, pmd, uffd_fill_dst(fill),
+				  &ptl);
 	if (!pte)
 		return UFFD_CHANGED;
-	if (userfaultfd_gate_moved(&fill->gate)) {
+	if (userfaultfd_gate_moved(&fill->gate))
 		ret = UFFD_CHANGED;
-	} else if (uffd_fill_beyond_file(fill, addr)) {
-		ret = -EFAULT;
-	} else if (!pte_none_mostly(ptep_get(pte))) {
-		ret = -EEXIST;
-	} else {
-		folio_add_file_rmap_pte(folio, page, vma);
-		inc_mm_counter(vma->vm_mm, mm_counter_file(folio));
-		set_pte_at(vma->vm_mm, addr, pte, uffd_shmem_entry(fill, page));
-		update_mmu_cache(vma, addr, pte);
-		fill->done += PAGE_SIZE;
-	}
+	else
+		ret = uffd_shmem_map_folios(fill, folios, pte, end);
 	pte_unmap_unlock(pte, ptl);
 	return ret;
 }
 
 /* Puts a folio that holds its contents into file and page table; consumes it. */
-static int uffd_shmem_insert(struct uffd_fill *fill, struct folio *folio)
+static int uffd_shmem_insert(struct uffd_fill *fill, struct folio *folio,
+			     pmd_t *pmd)
 {
 	struct vm_area_struct *vma = fill->vma;
 	struct inode *inode = file_inode(vma->vm_file);
+	unsigned long addr = uffd_fill_dst(fill);
+	struct folio_batch folios __uninitialized;	/* large; see ->nr */
 	int ret;
 
-	ret = shmem_insert_folio(inode, folio,
-				 linear_page_index(vma, uffd_fill_dst(fill)),
+	ret = shmem_insert_folio(inode, folio, linear_page_index(vma, addr),
 				 vma->vm_mm);
 	if (ret) {
 		folio_put(folio);
 		return ret;
 	}
-	ret = uffd_shmem_map(fill, folio, &folio->page);
+	folio_batch_init(&folios);
+	folio_batch_add(&folios, folio);
+	ret = uffd_shmem_map(fill, &folios, pmd, addr + PAGE_SIZE);
 	if (ret)
 		shmem_undo_insert_folio(inode, folio);
 	else
 		folio_add_lru(folio);
 	folio_unlock(folio);
-	if (ret)
-		folio_put(folio);
+	folio_put(folio);
 	return ret;
 }
 
@@ -101,8 +164,14 @@ static struct folio *uffd_shmem_folio(struct uffd_fill *fill)
 
 static int uffd_shmem_copy(struct uffd_fill *fill, unsigned long end)
 {
-	struct folio *folio = uffd_fill_take_kept(fill);
+	struct folio *folio;
+	pmd_t *pmd;
+	int ret;
 
+	ret = uffd_fill_table(fill, &pmd);
+	if (ret)
+		return ret;
+	folio = uffd_fill_take_kept(fill);
 	if (!folio) {
 		folio = uffd_shmem_folio(fill);
 		if (!folio)
@@ -110,38 +179,101 @@ static int uffd_shmem_copy(struct uffd_fill *fill, unsigned long end)
 		if (!uffd_fill_read(fill, folio, uffd_fill_src(fill)))
 			return uffd_fill_keep(fill, folio, false);
 	}
-	return uffd_shmem_insert(fill, folio);
+	return uffd_shmem_insert(fill, folio, pmd);
 }
 
 static int uffd_shmem_zeropage(struct uffd_fill *fill, unsigned long end)
 {
-	struct folio *folio = uffd_shmem_folio(fill);
+	struct folio *folio;
+	pmd_t *pmd;
+	int ret;
 
+	ret = uffd_fill_table(fill, &pmd);
+	if (ret)
+		return ret;
+	folio = uffd_shmem_folio(fill);
 	if (!folio)
 		return -ENOMEM;
 	clear_user_highpage(&folio->page, uffd_fill_dst(fill));
-	return uffd_shmem_insert(fill, folio);
+	return uffd_shmem_insert(fill, folio, pmd);
 }
 
-static int uffd_shmem_continue(struct uffd_fill *fill, unsigned long end)
+/*
+ * Adds the folios that follow in the file, locked.  None of them is waited for:
+ * whoever has it locked may wait for one that we have.
+ */
+static void uffd_shmem_find_more(struct address_space *mapping,
+				 struct folio_batch *folios, pgoff_t last)
 {
-	struct inode *inode = file_inode(fill->vma->vm_file);
-	pgoff_t index = linear_page_index(fill->vma, uffd_fill_dst(fill));
+	pgoff_t next = folio_next_index(folios->folios[0]);
+	unsigned int nr = 1, i;
 	struct folio *folio;
-	struct page *page;
+
+	if (next <= last) {
+		pgoff_t index = next;
+
+		filemap_get_folios_contig(mapping, &index, last, folios);
+	}
+	for (; nr < folio_batch_count(folios); nr++) {
+		folio = folios->folios[nr];
+		if (!folio_trylock(folio))
+			break;
+		/* It may have gone from there before it was locked. */
+		if (folio->mapping != mapping || folio->index != next ||
+		    !folio_test_uptodate(folio)) {
+			folio_unlock(folio);
+			break;
+		}
+		next = folio_next_index(folio);
+	}
+	for (i = nr; i < folio_batch_count(folios); i++)
+		folio_put(folios->folios[i]);
+	folios->nr = nr;
+}
+
+/* The span's folios, locked, with a reference to each. */
+static int uffd_shmem_find(struct uffd_fill *fill, struct folio_batch *folios,
+			   unsigned long end)
+{
+	struct vm_area_struct *vma = fill->vma;
+	pgoff_t index = linear_page_index(vma, uffd_fill_dst(fill));
+	struct folio *folio;
 	int ret;
 
 	/* Brings it back from swap, but does not make one. */
-	ret = shmem_get_folio(inode, index, 0, &folio, SGP_NOALLOC);
+	ret = shmem_get_folio(file_inode(vma->vm_file), index, 0, &folio,
+			      SGP_NOALLOC);
 	if (ret)
 		return ret == -ENOENT ? -EFAULT : ret;
 	if (!folio)
 		return -EFAULT;
-	page = folio_file_page(folio, index);
-	ret = PageHWPoison(page) ? -EIO : uffd_shmem_map(fill, folio, page);
-	folio_unlock(folio);
+	folio_batch_init(folios);
+	folio_batch_add(folios, folio);
+	uffd_shmem_find_more(vma->vm_file->f_mapping, folios,
+			     linear_page_index(vma, end - 1));
+	return 0;
+}
+
+static int uffd_shmem_continue(struct uffd_fill *fill, unsigned long end)
+{
+	struct folio_batch folios __uninitialized;
+	unsigned int i;
+	pmd_t *pmd;
+	int ret;
+
+	/* Its allocation may wait for reclaim: not with folios locked. */
+	ret = uffd_fill_table(fill, &pmd);
 	if (ret)
-		folio_put(folio);
+		return ret;
+	end = pmd_addr_end(uffd_fill_dst(fill), end);
+	ret = uffd_shmem_find(fill, &folios, end);
+	if (ret)
+		return ret;
+	ret = uffd_shmem_map(fill, &folios, pmd, end);
+	for (i = 0; i < folio_batch_count(&folios); i++) {
+		folio_unlock(folios.folios[i]);
+		folio_put(folios.folios[i]);
+	}
 	return ret;
 }
 
