@@ -11,10 +11,10 @@
  * page-table locks: entries that are alike enough to go together, each folio
  * locked with a trylock; only the first may be waited for.  Then the anon_vma is
  * locked, since rmap walkers may hold it without the folio's lock; all pages of a
- * VMA share one root.  Then, under the page-table locks again, the entries are
- * cleared, the TLB is flushed once for all of them, each folio is tested for a pin
- * that GUP may have taken before it could see the entry gone, and the
- * destinations are set.
+ * VMA share one root.  If a trylock does it, the page-table locks are kept,
+ * otherwise taken again.  Then the entries are cleared, the TLB is flushed once for
+ * all of them, each folio is tested for a pin that GUP may have taken before it
+ * could see the entry gone, and the destinations are set.
  *
  * What does not fit a batch is dealt with alone when it comes first: huge PMDs are
  * moved whole or split, large folios are split, swap entries are moved as they
@@ -290,20 +290,29 @@ static void uffd_move_set(struct uffd_move *move,
 	set_pte_at(vma->vm_mm, addr, dst, pte);
 }
 
-/* Under the page-table locks: what is still as it was picked is moved. */
-static int uffd_move_batch_locked(struct uffd_move *move,
-				  struct uffd_move_batch *batch,
-				  struct uffd_move_tables *t)
+/* How many entries are still as they were picked? */
+static unsigned int uffd_move_same(struct uffd_move_batch *batch,
+				   struct uffd_move_tables *t)
 {
-	unsigned int i, same, moved;
+	unsigned int same;
 
-	if (userfaultfd_gate_moved(&move->gate))
-		return UFFD_CHANGED;
 	for (same = 0; same < batch->nr; same++)
 		if (!pte_same(ptep_get(t->src + same),
 			      batch->entry[same].pte) ||
 		    !pte_none(ptep_get(t->dst + same)))
 			break;
+	return same;
+}
+
+/* Moves the first @same pages of a batch.  Under the page-table locks. */
+static int uffd_move_batch_locked(struct uffd_move *move,
+				  struct uffd_move_batch *batch,
+				  struct uffd_move_tables *t, unsigned int same)
+{
+	unsigned int i, moved;
+
+	if (userfaultfd_gate_moved(&move->gate))
+		return UFFD_CHANGED;
 	moved = uffd_move_clear(move, batch->entry, same, t->src);
 	for (i = 0; i < moved; i++)
 		uffd_move_set(move, &batch->entry[i], t->dst + i,
@@ -312,8 +321,11 @@ static int uffd_move_batch_locked(struct uffd_move *move,
 	return moved < same ? -EBUSY : 0;
 }
 
-/* The anon_vma of the batch, locked; ERR_PTR(-EAGAIN) if a folio has lost it. */
-static struct anon_vma *uffd_move_lock_rmap(struct uffd_move_batch *batch)
+/*
+ * The anon_vma of a batch, with a reference; NULL if there are only zero pages and
+ * holes; ERR_PTR(-EAGAIN) if a folio has lost it.
+ */
+static struct anon_vma *uffd_move_rmap(struct uffd_move_batch *batch)
 {
 	struct anon_vma *anon_vma;
 	unsigned int i;
@@ -323,10 +335,7 @@ static struct anon_vma *uffd_move_lock_rmap(struct uffd_move_batch *batch)
 	if (i == batch->nr)
 		return NULL;
 	anon_vma = folio_get_anon_vma(batch->entry[i].folio);
-	if (!anon_vma)
-		return ERR_PTR(-EAGAIN);
-	anon_vma_lock_write(anon_vma);
-	return anon_vma;
+	return anon_vma ? anon_vma : ERR_PTR(-EAGAIN);
 }
 
 static void uffd_move_unlock_rmap(struct anon_vma *anon_vma)
@@ -337,31 +346,36 @@ static void uffd_move_unlock_rmap(struct anon_vma *anon_vma)
 	put_anon_vma(anon_vma);
 }
 
-/* Moves a batch that has been picked, and drops it.  0 without progress: again. */
+/*
+ * Moves a batch that has been picked, and drops it.  0 without progress: again.
+ * Called with the page-table locks held, and drops them.
+ */
 static int uffd_move_batch(struct uffd_move *move, pmd_t *dst_pmd,
-			   pmd_t *src_pmd, struct uffd_move_batch *batch)
+			   pmd_t *src_pmd, struct uffd_move_batch *batch,
+			   struct uffd_move_tables *t)
 {
-	unsigned long src = uffd_move_src(move);
-	unsigned long end = src + batch->nr * PAGE_SIZE;
-	struct mmu_notifier_range range;
-	struct uffd_move_tables t;
-	struct anon_vma *anon_vma;
+	struct anon_vma *anon_vma = uffd_move_rmap(batch);
+	unsigned int same = batch->nr;
 	int ret = 0;
 
-	flush_cache_range(move->src_vma, src, end);
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, move->req->mm,
-				src, end);
-	mmu_notifier_invalidate_range_start(&range);
-	anon_vma = uffd_move_lock_rmap(batch);
-	if (!IS_ERR(anon_vma)) {
-		if (uffd_map_tables(move, dst_pmd, src_pmd, &t)) {
-			ret = uffd_move_batch_locked(move, batch, &t);
-			uffd_unmap_tables(&t);
-		}
-		uffd_move_unlock_rmap(anon_vma);
+	if (IS_ERR(anon_vma)) {
+		uffd_unmap_tables(t);
+		goto drop;
 	}
+	/* The other way round than everybody else: so only if it is free. */
+	if (anon_vma && !anon_vma_trylock_write(anon_vma)) {
+		uffd_unmap_tables(t);
+		anon_vma_lock_write(anon_vma);
+		if (!uffd_map_tables(move, dst_pmd, src_pmd, t))
+			goto unlock;
+		same = uffd_move_same(batch, t);
+	}
+	ret = uffd_move_batch_locked(move, batch, t, same);
+	uffd_unmap_tables(t);
+unlock:
+	uffd_move_unlock_rmap(anon_vma);
+drop:
 	uffd_batch_drop(batch);
-	mmu_notifier_invalidate_range_end(&range);
 	return ret;
 }
 
@@ -498,9 +512,9 @@ static int uffd_move_special(struct uffd_move *move, pmd_t *dst_pmd,
 static int uffd_move_ptes(struct uffd_move *move, pmd_t *dst_pmd,
 			  pmd_t *src_pmd)
 {
-	struct uffd_move_batch batch;
-	struct uffd_move_tables t;
+	struct uffd_move_batch batch __uninitialized;	/* large; see ->nr */
 	struct folio *held = NULL;
+	struct uffd_move_tables t;
 	int ret;
 
 	do {
@@ -518,11 +532,30 @@ static int uffd_move_ptes(struct uffd_move *move, pmd_t *dst_pmd,
 						batch.entry[0].pte, &t, &held);
 			if (ret || !held)
 				return ret;
-			continue;
+		} else if (ret) {
+			uffd_unmap_tables(&t);
+			return ret;
 		}
-		uffd_unmap_tables(&t);
 	} while (held);
-	return ret ? ret : uffd_move_batch(move, dst_pmd, src_pmd, &batch);
+	return uffd_move_batch(move, dst_pmd, src_pmd, &batch, &t);
+}
+
+/* Other users of the page tables are told of a batch before any lock is taken. */
+static int uffd_move_small(struct uffd_move *move, pmd_t *dst_pmd,
+			   pmd_t *src_pmd)
+{
+	unsigned long src = uffd_move_src(move);
+	unsigned long end = src + uffd_move_span(move) * PAGE_SIZE;
+	struct mmu_notifier_range range;
+	int ret;
+
+	flush_cache_range(move->src_vma, src, end);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, move->req->mm,
+				src, end);
+	mmu_notifier_invalidate_range_start(&range);
+	ret = uffd_move_ptes(move, dst_pmd, src_pmd);
+	mmu_notifier_invalidate_range_end(&range);
+	return ret;
 }
 
 /*
@@ -695,7 +728,7 @@ static int uffd_move_step(struct uffd_move *move)
 	}
 	if (pte_alloc(mm, dst_pmd))
 		return -ENOMEM;
-	return uffd_move_ptes(move, dst_pmd, src_pmd);
+	return uffd_move_small(move, dst_pmd, src_pmd);
 }
 
 static bool uffd_movable(struct vm_area_struct *vma)
