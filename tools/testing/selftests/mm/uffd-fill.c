@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -1364,6 +1365,96 @@ TEST_F_TIMEOUT(fill, fill_by_another_descriptor, LIMIT)
 
 /* A file system with room for this many pages. */
 #define ROOM 4
+
+/*
+ * It has no memory but anonymous pages, and yet a file, which is empty.  So the
+ * copy ends before it begins, whatever pages there might be.
+ */
+TEST(private_mapping_of_dev_zero)
+{
+	size_t huge = 2 << 20, page = sysconf(_SC_PAGESIZE);
+	char *at = uk_reserve(2 * huge, huge), *src = uk_buffer(huge);
+	int zero = open("/dev/zero", O_RDWR | O_CLOEXEC);
+	int fd = uk_new(0, 0);
+
+	ASSERT_LE(0, zero);
+	ASSERT_NE(NULL, at);
+	ASSERT_EQ(at, mmap(at, huge, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_FIXED, zero, 0));
+	madvise(at, huge, MADV_HUGEPAGE);
+	ASSERT_EQ(0, uk_register(fd, at, huge));
+	UK_EXPECT_FILL(-EFAULT, -EFAULT, uk_copy(fd, at, src, huge, 0));
+	UK_EXPECT_FILL(-EFAULT, -EFAULT, uk_copy(fd, at, src, page, 0));
+	EXPECT_EQ(0, uk_pages(at, huge, UK_PM_PRESENT));
+}
+
+#define WINDOWS		2048
+
+struct glance {
+	char *mem;
+	size_t page;
+	unsigned int at;
+	bool over;
+};
+
+static long keep_reading(void *arg)
+{
+	struct glance *g = arg;
+	unsigned int i, first;
+
+	while (!uk_get(&g->over)) {
+		first = uk_get(&g->at);
+		for (i = first; i < first + 4 && i < WINDOWS; i++)
+			(void)*(volatile char *)(g->mem + i * g->page);
+	}
+	return 0;
+}
+
+/* All pages are there all the time; a SIGBUS ends the child. */
+static int replace_and_read(void *arg)
+{
+	struct glance g = { .page = sysconf(_SC_PAGESIZE) };
+	long long end = uk_now() + 1500;
+	struct uk_thread t[2] = {};
+	unsigned int i;
+	size_t len = WINDOWS * g.page;
+	int fd = uk_new(0, UFFD_FEATURE_SIGBUS);
+
+	(void)arg;
+	do {
+		g.mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (fd < 0 || g.mem == MAP_FAILED ||
+		    madvise(g.mem, len, MADV_NOHUGEPAGE) ||
+		    uk_register(fd, g.mem, len) ||
+		    uk_zero(fd, g.mem, len, 0).err)
+			return 2;
+		uk_set(&g.at, 0);
+		uk_set(&g.over, false);
+		if (uk_start(&t[0], keep_reading, &g) ||
+		    uk_start(&t[1], keep_reading, &g))
+			return 2;
+		for (i = 0; i < WINDOWS; i++) {
+			uk_set(&g.at, i);
+			*(volatile char *)(g.mem + i * g.page) = 1;
+		}
+		uk_set(&g.over, true);
+		if (!uk_join_all(t, 2))
+			return 2;
+		munmap(g.mem, len);
+	} while (uk_now() < end);
+	return 0;
+}
+
+/*
+ * Who replaces a page, as a write does to the zero page, clears the entry for a
+ * moment.  That is not a missing page, and there is nobody who would wake a
+ * thread that was put to sleep for it.
+ */
+TEST(a_page_that_is_replaced_is_not_missing)
+{
+	EXPECT_EQ(0, uk_in_child(replace_and_read, NULL));
+}
 
 static int small_tmpfs(void)
 {

@@ -606,6 +606,35 @@ long uk_huge(const void *addr, size_t len)
 	return n;
 }
 
+/* Of /proc/kpageflags: KPF_COMPOUND_HEAD and KPF_COMPOUND_TAIL. */
+#define KPF_COMPOUND	(UK_BIT(15) | UK_BIT(16))
+#define PM_PFN		(UK_BIT(55) - 1)
+
+long uk_compound(const void *addr, size_t len)
+{
+	size_t page = getpagesize(), at = (unsigned long)addr / page, i;
+	int map, flags;
+	long n = 0;
+
+	map = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	flags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	for (i = 0; i < len / page && n >= 0; i++) {
+		__u64 entry, flag;
+
+		if (pread(map, &entry, 8, (at + i) * 8) != 8) {
+			n = -EIO;
+		} else if (entry & UK_PM_PRESENT) {
+			if (pread(flags, &flag, 8, (entry & PM_PFN) * 8) != 8)
+				n = -EPERM;
+			else
+				n += !!(flag & KPF_COMPOUND);
+		}
+	}
+	close(map);
+	close(flags);
+	return n;
+}
+
 /* Swap space */
 
 static char swap_path[32];
@@ -699,6 +728,30 @@ struct uk_census uk_census(const void *addr, size_t len)
 		}
 	}
 	return census;
+}
+
+long uk_smaps(const void *addr, size_t len, const char *key)
+{
+	unsigned long first = (unsigned long)addr, last = first + len;
+	size_t n = strlen(key);
+	bool inside = false;
+	struct lines l;
+	long sum = 0;
+	char *line;
+
+	if (lines_open(&l, "/proc/self/smaps"))
+		return -ENOENT;
+	while ((line = lines_next(&l))) {
+		char *end;
+		unsigned long from = strtoul(line, &end, 16);
+
+		if (end != line && *end == '-')
+			inside = from < last &&
+				 strtoul(end + 1, NULL, 16) > first;
+		else if (inside && !strncmp(line, key, n) && line[n] == ':')
+			sum += strtol(line + n + 1, NULL, 10) * 1024;
+	}
+	return sum;
 }
 
 /* Threads */

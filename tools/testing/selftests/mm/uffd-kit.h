@@ -143,6 +143,13 @@ long uk_pages(const void *addr, size_t len, __u64 bits);
 long uk_huge(const void *addr, size_t len);
 /* The size of these, and of the alignment that they need. */
 size_t uk_huge_size(void);
+/*
+ * How many pages of a range belong to a folio of more than one page, or -errno;
+ * only root may know.
+ */
+long uk_compound(const void *addr, size_t len);
+/* A line of smaps in bytes, summed up over the mappings that meet a range. */
+long uk_smaps(const void *addr, size_t len, const char *key);
 
 /*
  * See that there is swap space for this many bytes; returns why not. What the
