@@ -330,7 +330,8 @@ static int uffd_check_api(const struct userfaultfd_ctx *ctx,
 	return uffd_initialized(ctx) ? -EINVAL : 0;
 }
 
-static int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg)
+/* Once in the life of a descriptor: not to weigh on the other calls. */
+static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg)
 {
 	struct uffdio_api api;
 	u64 features;

@@ -184,7 +184,8 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 		nr++;
 	}
 	spin_unlock(&shard->lock);
-	wake_up_q(&wake);
+	if (nr)
+		wake_up_q(&wake);
 	return nr;
 }
 
