@@ -497,8 +497,8 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
  * Is the fault still open?
  */
 
-/* With a present page table entry: does the fault remain one? */
-static bool uffd_entry_open(bool none, bool present, bool writable,
+/* With this page table entry: does the fault remain one? */
+static bool uffd_entry_open(bool none, bool present, bool protected,
 			    unsigned long reason)
 {
 	if (none)
@@ -507,7 +507,7 @@ static bool uffd_entry_open(bool none, bool present, bool writable,
 	 * What is neither is swapped out, migrates or is poisoned: the access
 	 * will find out, and fault again if it must.
 	 */
-	return present && !writable && reason == VM_UFFD_WP;
+	return present && protected && reason == VM_UFFD_WP;
 }
 
 /**
@@ -515,9 +515,9 @@ static bool uffd_entry_open(bool none, bool present, bool writable,
  * @vmf: a fault whose thread has parked
  * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
  *
- * None is what it is only if it is so under its lock, since those who change one may clear it for a
- * moment, and wake nobody when they put it back.  It may change right after:
- * whoever fills it then finds the parked thread.
+ * An entry counts as none only if it is so under its lock: those who replace one
+ * may clear it for a moment, and wake nobody when they put it back.  It may change
+ * right after: whoever fills it then finds the parked thread.
  *
  * Context: fault lock held.  May sleep.
  *
@@ -550,8 +550,8 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 		if (!pmd_present(pmdval) || pmd_devmap(pmdval))
 			return false;
 		if (pmd_trans_huge(pmdval))
-			return uffd_entry_open(false, true, pmd_write(pmdval),
-					       reason);
+			return uffd_entry_open(false, true,
+					       pmd_uffd_wp(pmdval), reason);
 		pte = pte_offset_map_lock(mm, pmd, addr, &ptl);
 	} while (!pte);
 
@@ -559,7 +559,7 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 	pte_unmap_unlock(pte, ptl);
 	return uffd_entry_open(pte_none(val) || pte_marker_uffd_wp(val),
 			       pte_present(val),
-			       pte_present(val) && pte_write(val), reason);
+			       pte_present(val) && pte_uffd_wp(val), reason);
 }
 
 /**
@@ -579,13 +579,15 @@ void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
 	unsigned long addr;
 	pmd_t *pmd;
 
-	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
-		return;
 	/*
-	 * The event is out before we look.  Paired with the lock under which a
-	 * PMD is set: either we see the table it is in, or it sees the event.
+	 * The event is out before we, or those who change the page tables, look
+	 * at them.  Paired with the lock under which an entry is set, with
+	 * smp_mb__after_spinlock() for PMDs: either we see the table that it is
+	 * in, or it sees the event.
 	 */
 	smp_mb();
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+		return;
 	for (addr = start; addr < end; addr = pmd_addr_end(addr, end)) {
 		pmd = mm_find_pmd(mm, addr);
 		if (pmd && pmd_none(pmdp_get_lockless(pmd)))

@@ -350,6 +350,22 @@ static void uffd_sleep(struct uffd_waiter *waiter, unsigned int state)
 	__set_current_state(TASK_RUNNING);
 }
 
+/*
+ * The page ought to be there.  For user space, go back to the access, which will
+ * tell; there is no need to take mmap_lock and walk the page tables to see it.
+ * NOPAGE is for those callers who would look for a page, MAJOR has it counted as
+ * the second walk would be.  The kernel's own accesses take that walk, as they
+ * look for signals before it.
+ */
+static vm_fault_t uffd_woken(const struct vm_fault *vmf)
+{
+	vm_fault_t ret = VM_FAULT_COMPLETED | VM_FAULT_NOPAGE;
+
+	if (!(vmf->flags & FAULT_FLAG_USER))
+		return VM_FAULT_RETRY;
+	return vmf->flags & FAULT_FLAG_VMA_LOCK ? ret : ret | VM_FAULT_MAJOR;
+}
+
 /* May this fault be told to a handler, as opposed to raise SIGBUS? */
 static bool uffd_deliverable(const struct userfaultfd_ctx *ctx,
 			     const struct vm_fault *vmf)
@@ -371,13 +387,10 @@ static bool uffd_deliverable(const struct userfaultfd_ctx *ctx,
  * Context: called with the fault lock (the VMA's, or mmap_lock for reading) and
  * no page-table lock held.  Sleeps.
  *
- * Return: when the thread has been woken, VM_FAULT_COMPLETED with the fault lock
- * dropped: no need to walk the page tables again, and to take mmap_lock for it,
- * only to see that the page is there; the access will tell.  It counts as a major
- * fault, like any that has waited.  NOPAGE comes with it for those callers who
- * would look for a page.  VM_FAULT_RETRY, with the lock dropped, when a signal
- * came, the page is there already or the file is going away; with
- * FAULT_FLAG_RETRY_NOWAIT it is returned at once, with the lock held.
+ * Return: VM_FAULT_COMPLETED or VM_FAULT_RETRY, with the fault lock dropped, when
+ * the handler has resolved the fault, a signal came, the page is there already or
+ * the file is going away: the access is to be made again.  With
+ * FAULT_FLAG_RETRY_NOWAIT, VM_FAULT_RETRY at once, with the lock held.
  * VM_FAULT_SIGBUS, with the lock held, when nobody can be asked.
  */
 vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
@@ -386,7 +399,7 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	unsigned int state = uffd_sleep_state(vmf);
 	struct uffd_waiter waiter __uninitialized;
 	LIST_HEAD(called);
-	bool open;
+	bool open, woken;
 
 	/* A task that is being torn down or dumped has nobody to wait for. */
 	if (current->flags & (PF_EXITING | PF_DUMPCORE))
@@ -431,13 +444,11 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	if (open)
 		uffd_sleep(&waiter, state);
 
-	/* Paired with uffd_waiter_release(): the record is ours again. */
-	if (!smp_load_acquire(&waiter.parked))
-		return VM_FAULT_COMPLETED | VM_FAULT_NOPAGE | VM_FAULT_MAJOR;
-
 	rcu_read_lock();
-	if (smp_load_acquire(&waiter.parked))
+	/* Paired with uffd_waiter_release(): if not, it is ours again. */
+	woken = !smp_load_acquire(&waiter.parked);
+	if (!woken)
 		uffd_index_unpark(&ctx->index, &ctx->queue, &waiter);
 	rcu_read_unlock();
-	return VM_FAULT_RETRY;
+	return woken ? uffd_woken(vmf) : VM_FAULT_RETRY;
 }

@@ -297,7 +297,7 @@ enum uffd_fill_op {
 /**
  * struct uffd_fill_request - what to fill
  * @ctx: the context that the call came in on
- * @mm: its mm, with a reference that keeps it in use (mmget())
+ * @mm: its mm, which the caller keeps in use
  * @op: how to make the pages
  * @dst: first address to fill, page aligned
  * @src: for UFFD_FILL_COPY the address in current->mm to copy from, which need

@@ -51,7 +51,7 @@ static unsigned int uffd_anon_span(const struct uffd_fill *fill,
 }
 
 /* Is each page to come from where the caller runs, for want of a policy? */
-static bool uffd_from_here(const struct vm_area_struct *vma)
+static bool uffd_from_here(struct vm_area_struct *vma)
 {
 #ifdef CONFIG_NUMA
 	return vma_is_anonymous(vma) && !vma->vm_policy && !current->mempolicy;
@@ -67,8 +67,6 @@ static bool uffd_from_here(const struct vm_area_struct *vma)
 static void uffd_anon_stock_up(struct uffd_fill *fill,
 			       struct uffd_anon_stock *stock, unsigned int nr)
 {
-	stock->next = 0;
-	stock->nr = 0;
 	if (nr < 2 || !uffd_from_here(fill->vma))
 		return;
 	memset(stock->page, 0, nr * sizeof(stock->page[0]));
@@ -116,6 +114,9 @@ static int uffd_anon_make_from(struct uffd_fill *fill,
 	for (batch->nr = 0; batch->nr < nr; batch->nr++) {
 		unsigned long offset = batch->nr * PAGE_SIZE;
 
+		/* Not before the source has proved to be there. */
+		if (batch->nr == 1)
+			uffd_anon_stock_up(fill, stock, nr - 1);
 		if (!folio) {
 			folio = uffd_anon_folio(fill, stock, dst + offset);
 			if (!folio)
@@ -143,7 +144,8 @@ static int uffd_anon_make(struct uffd_fill *fill, struct uffd_anon_batch *batch,
 	struct uffd_anon_stock stock __uninitialized;	/* large; see ->nr */
 	int ret;
 
-	uffd_anon_stock_up(fill, &stock, nr);
+	stock.next = 0;
+	stock.nr = 0;
 	ret = uffd_anon_make_from(fill, batch, &stock, nr, waiting);
 	uffd_anon_stock_free(&stock);
 	return ret;

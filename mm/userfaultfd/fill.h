@@ -24,7 +24,7 @@
 #define UFFD_SPAN_PAGES	16
 
 /*
- * What a span reports beside 0 and -errno.  All of them mean: let go of the
+ * What a span reports beside 0 and -errno.  Most of them mean: let go of the
  * locks, do what it says, look the VMA up and check it again, and go on from
  * where it stopped.
  */
@@ -32,10 +32,9 @@ enum uffd_again {
 	UFFD_BRING_IN = 1,	/* the source is not resident: fill->kept waits */
 	UFFD_CHANGED,		/* page table or gate are not what they were */
 	UFFD_SPECIAL,		/* within move.c: needs a way of its own */
+	/* From uffd_large_copy(), and locks are kept: do it with small folios. */
+	UFFD_SMALL,
 };
-
-/* What uffd_large_copy() alone reports as well: do it with small folios, now. */
-#define UFFD_SMALL	(UFFD_SPECIAL + 1)
 
 /**
  * uffd_call_len() - how much of a range one call does

@@ -353,7 +353,7 @@ bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason)
 		spin_unlock(ptl);
 		open = huge_pte_none(pte) || pte_marker_uffd_wp(pte);
 		if (pte_present(pte) && reason == VM_UFFD_WP)
-			open = !huge_pte_write(pte);
+			open = huge_pte_uffd_wp(pte);
 	}
 	hugetlb_vma_unlock_read(vma);
 	return open;

@@ -172,6 +172,8 @@ static int uffd_large_map_pmd(struct uffd_fill *fill, struct folio *folio,
 	if (!table)
 		return UFFD_SMALL;
 	ptl = pmd_lock(mm, pmd);
+	/* Paired with userfaultfd_settle(): the table may be as new as that. */
+	smp_mb__after_spinlock();
 	if (userfaultfd_gate_moved(&fill->gate)) {
 		ret = UFFD_CHANGED;
 	} else if (!pmd_none(*pmd)) {

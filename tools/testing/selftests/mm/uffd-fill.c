@@ -1405,7 +1405,7 @@ static long keep_reading(void *arg)
 	while (!uk_get(&g->over)) {
 		first = uk_get(&g->at);
 		for (i = first; i < first + 4 && i < WINDOWS; i++)
-			(void)*(volatile char *)(g->mem + i * g->page);
+			uk_peek(g->mem + i * g->page);
 	}
 	return 0;
 }
@@ -1436,7 +1436,7 @@ static int replace_and_read(void *arg)
 			return 2;
 		for (i = 0; i < WINDOWS; i++) {
 			uk_set(&g.at, i);
-			*(volatile char *)(g.mem + i * g.page) = 1;
+			uk_poke(g.mem + i * g.page);
 		}
 		uk_set(&g.over, true);
 		if (!uk_join_all(t, 2))
