@@ -14,7 +14,8 @@
  *    thread of a sequence, never touches memory that may fault; it lets an actor
  *    do it, and waits until everybody is at rest: done, or parked in a fault (as
  *    fdinfo counts them), with all messages read.  Then it answers a message, as
- *    the seed will have it, and waits again.
+ *    the seed will have it, and waits again: after each call that may wake
+ *    somebody, also if there is another one to follow.
  *  - All threads of a sequence are on one CPU, since per-CPU batches of the LRU
  *    decide whether a page can be swapped out.
  *  - Addresses are fixed, and are printed as a place in a window.
@@ -37,7 +38,12 @@
  *    may split the folio before it refuses;
  *  - mremap() of locked memory where events are on, which may deadlock;
  *  - hugetlb memory that is registered for write protection, protected, and
- *    registered again without: a write to it would fault for ever.
+ *    registered again without: a write to it would fault for ever;
+ *  - with UNMAP asked for, a range to unmap (by munmap(), mmap() or mremap()) that
+ *    ends inside a page of hugetlb memory: this fails, but 6.12 may tell of the
+ *    mappings before that one all the same;
+ *  - UFFDIO_COPY of a whole aligned 2 MiB into anonymous memory that may have
+ *    huge pages: 6.12 puts small ones there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -903,13 +909,61 @@ static bool moves_shared(const struct call *c)
 	       w->was_forked;
 }
 
+static char *read_smaps(void)
+{
+	static char text[1 << 16];
+	size_t len = 0;
+	ssize_t got;
+	int fd;
+
+	fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+	must(fd >= 0, "smaps");
+	while ((got = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
+		len += got;
+	close(fd);
+	text[len] = 0;
+	return text;
+}
+
+/* Is there a VMA in this range of which @field has this value? */
+static bool any_vma(unsigned long start, unsigned long end, const char *field,
+		    unsigned long value)
+{
+	unsigned long from, to;
+	bool inside = false;
+	char *line, *p;
+
+	for (line = read_smaps(); line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		from = strtoul(line, &p, 16);
+		if (p != line && *p == '-') {
+			to = strtoul(p + 1, NULL, 16);
+			inside = from < end && to > start;
+		} else if (inside && !strncmp(line, field, strlen(field)) &&
+			   strtoul(line + strlen(field), NULL, 10) == value) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Where it could be one huge page that is filled. */
+static bool fills_huge(const struct call *c)
+{
+	unsigned long first = (c->start + HUGE - 1) & ~(HUGE - 1);
+	unsigned long end = (c->start + c->len) & ~(HUGE - 1);
+
+	return c->nr == UFFDIO_COPY && c->len < 8 * WINDOW && first < end &&
+	       any_vma(first, end, "THPeligible:", 1);
+}
+
 /* By the controller: nothing that it touches may fault. */
 static void call_now(const struct call *c)
 {
 	union any_arg arg;
 	long ret;
 
-	if (uffd[c->to] < 0 || moves_shared(c))
+	if (uffd[c->to] < 0 || moves_shared(c) || fills_huge(c))
 		return;
 	call_fill(c, &arg);
 	say("      ");
@@ -1075,6 +1129,7 @@ static void answer(const struct letter *l, bool good)
 		any_answer(&c, w);
 	call_now(&c);
 	if (c.nr != UFFDIO_WAKE && c.mode & 3 && percent(50)) {
+		settle();
 		c.nr = UFFDIO_WAKE;
 		c.mode = 0;
 		call_now(&c);
@@ -1091,8 +1146,10 @@ static void insist(unsigned int round)
 
 	say("    round %u\n", round);
 	if (round >= 6) {
-		for (i = 0; i < UFFDS; i++)
+		for (i = 0; i < UFFDS; i++) {
 			close_uffd(i);
+			settle();
+		}
 		nr_letters = 0;
 		return;
 	}
@@ -1102,10 +1159,12 @@ static void insist(unsigned int round)
 			c.start = win[i].base;
 			c.len = window_len(&win[i]);
 			call_now(&c);
+			settle();
 			if (c.nr == UFFDIO_WAKE)
 				continue;
 			c.nr = UFFDIO_WAKE;
 			call_now(&c);
+			settle();
 			c.nr = UFFDIO_UNREGISTER;
 		}
 	}
@@ -1575,6 +1634,9 @@ static void draw_call(struct call *c, unsigned int nr)
 		c->src = percent(85) || anybody_parked() ? some_source(s.len) :
 			 percent(70) ? at(some_window(), some_unit(w)) :
 				       odd_source();
+	if (fills_huge(c))
+		c->len = ((c->start - 1) & ~(HUGE - 1)) + 2 * HUGE - page -
+			 c->start;
 	if (nr == UFFDIO_MOVE) {
 		from = is_anon(&win[1]) ? some_window() : w;
 		c->src = percent(93) ?
@@ -1875,6 +1937,13 @@ static void step_madvise(void)
 	act(__NR_madvise, s.start, s.len, a->nr, 0, 0);
 }
 
+/* Does it fail, after some mappings may have been told of? */
+static bool unmaps_half(unsigned long end)
+{
+	return (features[FIRST] | features[SECOND]) & UFFD_FEATURE_EVENT_UNMAP &&
+	       end % HUGE && any_vma(end, end + 1, "KernelPageSize:", HUGE >> 10);
+}
+
 static void step_mremap(void)
 {
 	struct window *w = some_window();
@@ -1921,6 +1990,11 @@ static void step_mremap(void)
 		say("mremap of locked memory left out\n");
 		return;
 	}
+	if (unmaps_half(s.start + s.len) ||
+	    (target && unmaps_half(target + len))) {
+		say("mremap to within a huge page left out\n");
+		return;
+	}
 	say("mremap %s*0x%lx to 0x%lx flags %x at %s\n", place(s.start), s.len,
 	    len, flags, place(target));
 	to->was_forked |= w->was_forked;
@@ -1936,6 +2010,10 @@ static void step_munmap(void)
 
 	if (s.len > 8 * WINDOW)
 		s.len = page;
+	if (unmaps_half(s.start + s.len)) {
+		say("munmap to within a huge page left out\n");
+		return;
+	}
 	say("munmap %s*0x%lx\n", place(s.start), s.len);
 	act(__NR_munmap, s.start, s.len, 0, 0, 0);
 }
@@ -1954,6 +2032,10 @@ static void step_mmap(void)
 		s.start = w->base;
 		s.len = window_len(w);
 		offset = 0;
+	}
+	if (unmaps_half(s.start + s.len)) {
+		say("mmap to within a huge page left out\n");
+		return;
 	}
 	say("mmap %s*0x%lx as %s prot %d\n", place(s.start), s.len,
 	    type_name[like->type], prot);
@@ -2489,7 +2571,10 @@ static void step_clear_refs(void)
 		uk_write_file("/proc/self/clear_refs", "4");
 }
 
-/* Contents of a unit that is present, or false if it may not be read. */
+/*
+ * Contents of a unit that is present, or false if it may not be read.  Where
+ * small pages have come to lie in a window of huge ones some may be missing.
+ */
 static bool digest(const struct window *w, unsigned int unit, __u64 *sum)
 {
 	volatile __u64 *p;
@@ -2502,7 +2587,9 @@ static bool digest(const struct window *w, unsigned int unit, __u64 *sum)
 		for (i = 0; i < 4; i++) {
 			p = (__u64 *)(at(w, unit) +
 				      (i * (w->unit / 4 + 8) & (w->unit - 1)));
-			*sum = mix(*sum ^ *p);
+			if (w->unit == page ||
+			    entry_at((unsigned long)p) & PM_PRESENT)
+				*sum = mix(*sum ^ *p);
 		}
 		ok = true;
 	}
@@ -2595,21 +2682,13 @@ static char vmas[4096];
 /* The VMAs of the windows, if they have changed. */
 static void say_vmas(void)
 {
-	static char text[1 << 16], buf[sizeof(vmas)];
+	static char buf[sizeof(vmas)];
 	unsigned long from = 0, to;
-	size_t len = 0, n = 0;
 	char *line, *next, *end;
-	ssize_t got;
-	int fd;
+	size_t n = 0;
 
-	fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
-	must(fd >= 0, "smaps");
-	while ((got = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
-		len += got;
-	close(fd);
-	text[len] = 0;
 	buf[0] = 0;
-	for (line = text; line && *line; line = next) {
+	for (line = read_smaps(); line && *line; line = next) {
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = 0;
@@ -2809,9 +2888,12 @@ static void finish(void)
 	unsigned int i, j;
 
 	say("end\n");
-	nr_letters = 0;
-	for (i = 0; i < UFFDS; i++)
+	/* What was of one may be of another one by now. */
+	for (i = 0; i < UFFDS; i++) {
 		close_uffd(i);
+		settle();
+	}
+	nr_letters = 0;
 	serve(0);
 	look();
 	for (i = 0; i < WINDOWS; i++) {
