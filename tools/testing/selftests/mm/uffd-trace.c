@@ -17,7 +17,9 @@
  *    the seed will have it, and waits again: after each call that may wake
  *    somebody, also if there is another one to follow.
  *  - All threads of a sequence are on one CPU, since per-CPU batches of the LRU
- *    decide whether a page can be swapped out.
+ *    decide whether a page can be swapped out.  Each has a real-time priority of
+ *    its own, if it may: of two that are woken together the same one goes on
+ *    first, and nobody before the controller sleeps.
  *  - Addresses are fixed, and are printed as a place in a window.
  *  - Each step draws from a generator of its own.  If two kernels differ in one
  *    step the next one is still the same call.
@@ -66,6 +68,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 
+#include "../kselftest.h"
 #include "uffd-kit.h"
 
 #ifndef MADV_COLLAPSE
@@ -109,7 +112,7 @@ static bool verbose;
 static bool no_soft_dirty;
 static size_t page;
 
-static void __attribute__((format(printf, 1, 2))) say(const char *fmt, ...)
+static void __printf(1, 2) say(const char *fmt, ...)
 {
 	size_t room = TRACE_SIZE - trace->len;
 	va_list ap;
@@ -392,6 +395,13 @@ static void *actor_body(void *arg)
 	return NULL;
 }
 
+static void go_ahead_of_others(pid_t tid, int priority)
+{
+	struct sched_param param = { .sched_priority = priority };
+
+	sched_setscheduler(tid, SCHED_FIFO, &param);
+}
+
 static void actors_init(void)
 {
 	unsigned int i;
@@ -408,6 +418,10 @@ static void actors_init(void)
 	for (i = 0; i < ACTORS; i++)
 		while (!uk_get(&actor[i].tid))
 			sched_yield();
+	/* Whoever may not do this sees more traces differ. */
+	for (i = 0; i < ACTORS; i++)
+		go_ahead_of_others(actor[i].tid, ACTORS - i);
+	go_ahead_of_others(0, ACTORS + 1);
 }
 
 static void actor_go(struct actor *a, const struct op *op)
@@ -446,22 +460,22 @@ static long do_call(struct op *op)
 /* arg: address, how many, how far apart, value */
 static long do_load(struct op *op)
 {
-	volatile __u64 *p = (__u64 *)op->arg[0];
+	__u64 *p = (__u64 *)op->arg[0];
 	__u64 sum = 0;
 	unsigned long i;
 
 	for (i = 0; i < op->arg[1]; i++)
-		sum = mix(sum ^ p[i * op->arg[2] / sizeof(*p)]);
+		sum = mix(sum ^ uk_get(&p[i * op->arg[2] / sizeof(*p)]));
 	return sum & 0xffffff;
 }
 
 static long do_store(struct op *op)
 {
-	volatile __u64 *p = (__u64 *)op->arg[0];
+	__u64 *p = (__u64 *)op->arg[0];
 	unsigned long i;
 
 	for (i = 0; i < op->arg[1]; i++)
-		p[i * op->arg[2] / sizeof(*p)] = op->arg[3] + i;
+		uk_set(&p[i * op->arg[2] / sizeof(*p)], op->arg[3] + i);
 	return 0;
 }
 
@@ -2518,8 +2532,8 @@ static void step_before_read(void)
 
 #define REGIONS	64
 
-static void scan(struct span s, __u64 flags, __u64 mask, __u64 inverted,
-		 __u64 max)
+static void do_scan(struct span s, __u64 flags, __u64 mask, __u64 inverted,
+		    __u64 max)
 {
 	static struct page_region vec[REGIONS];
 	__u64 known = PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN | PAGE_IS_FILE |
@@ -2560,8 +2574,8 @@ static void step_scan(void)
 	__u64 flags = draw(4);
 
 	say("scan flags %llx\n", flags);
-	scan(s, flags, percent(50) ? 0 : 1 << draw(7),
-	     percent(80) ? 0 : 1 << draw(3), percent(70) ? 0 : 1 + draw(6));
+	do_scan(s, flags, percent(50) ? 0 : 1 << draw(7),
+		percent(80) ? 0 : 1 << draw(3), percent(70) ? 0 : 1 + draw(6));
 }
 
 static void step_clear_refs(void)
@@ -2577,7 +2591,7 @@ static void step_clear_refs(void)
  */
 static bool digest(const struct window *w, unsigned int unit, __u64 *sum)
 {
-	volatile __u64 *p;
+	__u64 *p;
 	unsigned int i;
 	sigjmp_buf here;
 	bool ok = false;
@@ -2589,7 +2603,7 @@ static bool digest(const struct window *w, unsigned int unit, __u64 *sum)
 				      (i * (w->unit / 4 + 8) & (w->unit - 1)));
 			if (w->unit == page ||
 			    entry_at((unsigned long)p) & PM_PRESENT)
-				*sum = mix(*sum ^ *p);
+				*sum = mix(*sum ^ uk_get(p));
 		}
 		ok = true;
 	}
@@ -2672,7 +2686,7 @@ static void say_windows(void)
 		describe(&win[i], buf, sizeof(buf));
 		if (!strcmp(buf, win[i].last))
 			continue;
-		strcpy(win[i].last, buf);
+		snprintf(win[i].last, sizeof(win[i].last), "%s", buf);
 		say("  w%u%s\n", i, buf);
 	}
 }
@@ -2716,7 +2730,7 @@ static void say_vmas(void)
 	}
 	if (!strcmp(buf, vmas))
 		return;
-	strcpy(vmas, buf);
+	snprintf(vmas, sizeof(vmas), "%s", buf);
 	say("%s", buf);
 }
 
@@ -2736,7 +2750,7 @@ static void say_uffds(void)
 			 info.ioctls, uk_poll(uffd[i], 0));
 		if (!strcmp(buf, last[i]))
 			continue;
-		strcpy(last[i], buf);
+		snprintf(last[i], sizeof(last[i]), "%s", buf);
 		say("  %s %s\n", uffd_name[i], buf);
 	}
 }
@@ -2897,8 +2911,8 @@ static void finish(void)
 	serve(0);
 	look();
 	for (i = 0; i < WINDOWS; i++) {
-		scan((struct span){ win[i].base, window_len(&win[i]) }, 0, 0,
-		     0, 0);
+		do_scan((struct span){ win[i].base, window_len(&win[i]) }, 0,
+			0, 0, 0);
 		say("  read w%u", i);
 		for (j = 0; j < win[i].units; j += is_huge(&win[i]) ? 31 : 1) {
 			op.arg[0] = at(&win[i], j);
@@ -3019,7 +3033,7 @@ static void stay_on(unsigned int cpu)
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
-static int usage(void)
+static int explain(void)
 {
 	fprintf(stderr,
 "usage: uffd-trace [-s SEED] [-c COUNT] [-b BY] [-n STEPS] [-p CPU] [-o FILE]\n"
@@ -3069,11 +3083,11 @@ int main(int argc, char **argv)
 			verbose = true;
 			break;
 		default:
-			return usage();
+			return explain();
 		}
 	}
 	if (optind != argc || !to)
-		return usage();
+		return explain();
 
 	page = getpagesize();
 	trace = mmap(NULL, sizeof(*trace), PROT_READ | PROT_WRITE,
