@@ -585,7 +585,7 @@ void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
 	 * smp_mb__after_spinlock() for PMDs: either we see the table that it is
 	 * in, or it sees the event.
 	 */
-	smp_mb();
+	smp_mb();	/* the event, then the page tables */
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
 		return;
 	for (addr = start; addr < end; addr = pmd_addr_end(addr, end)) {
