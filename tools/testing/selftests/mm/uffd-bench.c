@@ -668,7 +668,11 @@ static void setup_fill(__u64 mode)
 static void setup_copy(void)
 {
 	setup_fill(UFFDIO_REGISTER_MODE_MISSING);
-	w.src = new_source(w.n);
+	/*
+	 * Not aligned as the destination is: in an emulator, page i of the one
+	 * and of the other could keep throwing each other out of its TLB.
+	 */
+	w.src = new_source(w.n + 64 * PAGE) + 37 * PAGE;
 }
 
 static double fill_area(void (*fill)(char *, size_t))
