@@ -39,64 +39,11 @@
 #define UFFD_FDINFO_INITIALIZED	(1U << 31)
 
 static int sysctl_unprivileged_userfaultfd __read_mostly;
-static struct kmem_cache *uffd_ctx_cache __ro_after_init;
 static const struct file_operations userfaultfd_fops;
 
 /*
- * The context
+ * Help for the calls
  */
-
-/**
- * uffd_ctx_alloc() - make a context
- * @mm: whose memory it will serve
- * @flags: of userfaultfd(2)
- * @features: all of them, if it is a child's and they are known already; else 0
- *
- * Return: the context, with one reference, or NULL.
- */
-struct userfaultfd_ctx *uffd_ctx_alloc(struct mm_struct *mm,
-				       unsigned int flags, u64 features)
-{
-	struct userfaultfd_ctx *ctx;
-
-	ctx = kmem_cache_zalloc(uffd_ctx_cache, GFP_KERNEL);
-	if (!ctx)
-		return NULL;
-	refcount_set(&ctx->refs, 1);
-	ctx->flags = flags;
-	ctx->features = features;
-	ctx->initialized = features != 0;
-	uffd_events_init(&ctx->events);
-	uffd_queue_init(&ctx->queue);
-	uffd_index_init(&ctx->index);
-	mmgrab(mm);
-	ctx->mm = mm;
-	return ctx;
-}
-
-/**
- * uffd_ctx_get() - one more reference
- * @ctx: a context; the caller has a reference, or the lock of a VMA that
- *	points to it, or of its mm
- */
-void uffd_ctx_get(struct userfaultfd_ctx *ctx)
-{
-	refcount_inc(&ctx->refs);
-}
-
-/**
- * uffd_ctx_put() - drop a reference
- * @ctx: a context
- *
- * It is freed after a grace period: see fs/userfaultfd/wait.c.
- */
-void uffd_ctx_put(struct userfaultfd_ctx *ctx)
-{
-	if (!refcount_dec_and_test(&ctx->refs))
-		return;
-	mmdrop(ctx->mm);
-	kfree_rcu(ctx, rcu);
-}
 
 static struct userfaultfd_ctx *uffd_ctx_of(const struct file *file)
 {
@@ -139,10 +86,25 @@ bool userfaultfd_wp_async(struct vm_area_struct *vma)
  * read() and poll()
  */
 
-/*
- * Copies out what was taken.  What does not arrive goes back to its place, the
- * last one first, so that each finds its place at the front.
- */
+/* Gives back what did not arrive, from message number @whole on: all at once. */
+static void uffd_undeliver(struct userfaultfd_ctx *ctx,
+			   const struct uffd_batch *batch, unsigned int whole)
+{
+	LIST_HEAD(returning);
+	unsigned int i;
+
+	for (i = whole; i < batch->nr; i++) {
+		if (batch->item[i].event)
+			uffd_event_collect(batch->item[i].event, &returning);
+		else
+			uffd_index_collect(&ctx->index, &ctx->queue,
+					   batch->msg[i].arg.pagefault.address,
+					   batch->item[i].seq, &returning);
+	}
+	uffd_queue_announce(&ctx->queue,
+			    uffd_queue_putback(&ctx->queue, &returning), false);
+}
+
 static ssize_t uffd_deliver(struct userfaultfd_ctx *ctx,
 			    struct uffd_batch *batch, struct iov_iter *to)
 {
@@ -151,18 +113,13 @@ static ssize_t uffd_deliver(struct userfaultfd_ctx *ctx,
 	unsigned int whole = copied / sizeof(batch->msg[0]);
 	unsigned int i;
 
-	iov_iter_revert(to, copied % sizeof(batch->msg[0]));
 	for (i = 0; i < whole; i++)
 		if (batch->item[i].event)
 			uffd_event_delivered(batch->item[i].event);
-	for (i = batch->nr; i-- > whole;) {
-		if (batch->item[i].event)
-			uffd_event_putback(batch->item[i].event);
-		else
-			uffd_index_putback(&ctx->index, &ctx->queue,
-					   batch->msg[i].arg.pagefault.address,
-					   batch->item[i].seq);
-	}
+	if (whole == batch->nr)
+		return copied;
+	iov_iter_revert(to, copied % sizeof(batch->msg[0]));
+	uffd_undeliver(ctx, batch, whole);
 	return whole ? whole * sizeof(batch->msg[0]) : -EFAULT;
 }
 
@@ -170,25 +127,23 @@ static ssize_t uffd_deliver(struct userfaultfd_ctx *ctx,
  * A FORK brings a file.  All that can fail comes first; the child's context is
  * attached when the message has arrived.
  */
-static ssize_t uffd_deliver_fork(struct uffd_event *event,
-				 struct uffd_msg *msg, struct inode *inode,
+static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct inode *inode,
 				 struct iov_iter *to)
 {
+	struct uffd_event *event = batch->item[0].event;
 	unsigned int flags = event->child->flags & UFFD_FILE_FLAGS;
+	struct uffd_msg *msg = batch->msg;
 	struct file *file;
 	size_t copied;
 	int fd;
 
 	fd = get_unused_fd_flags(flags);
-	if (fd < 0) {
-		uffd_event_putback(event);
+	if (fd < 0)
 		return fd;
-	}
 	file = anon_inode_create_getfile("[userfaultfd]", &userfaultfd_fops,
 					 NULL, O_RDONLY | flags, inode);
 	if (IS_ERR(file)) {
 		put_unused_fd(fd);
-		uffd_event_putback(event);
 		return PTR_ERR(file);
 	}
 	file->f_mode |= FMODE_NOWAIT;
@@ -199,7 +154,6 @@ static ssize_t uffd_deliver_fork(struct uffd_event *event,
 		iov_iter_revert(to, copied);
 		fput(file);
 		put_unused_fd(fd);
-		uffd_event_putback(event);
 		return -EFAULT;
 	}
 	file->private_data = event->child;
@@ -207,6 +161,13 @@ static ssize_t uffd_deliver_fork(struct uffd_event *event,
 	fd_install(fd, file);
 	uffd_event_delivered(event);
 	return sizeof(*msg);
+}
+
+static bool uffd_batch_is_fork(const struct uffd_batch *batch)
+{
+	const struct uffd_event *event = batch->item[0].event;
+
+	return event && uffd_event_is_fork(event);
 }
 
 static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -235,12 +196,13 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 				return ret;
 			continue;
 		}
-		if (batch.item[0].event &&
-		    uffd_event_is_fork(batch.item[0].event))
-			ret = uffd_deliver_fork(batch.item[0].event, batch.msg,
-						file_inode(file), to);
-		else
+		if (uffd_batch_is_fork(&batch)) {
+			ret = uffd_deliver_fork(&batch, file_inode(file), to);
+			if (ret < 0)
+				uffd_undeliver(ctx, &batch, 0);
+		} else {
 			ret = uffd_deliver(ctx, &batch, to);
+		}
 		if (ret < 0)
 			return done ? done : ret;
 		done += ret;
@@ -257,9 +219,10 @@ static __poll_t userfaultfd_poll(struct file *file, poll_table *wait)
 	/* A blocking read may block, whatever we say: so poll says nothing. */
 	if (!uffd_initialized(ctx) || !(file->f_flags & O_NONBLOCK))
 		return EPOLLERR;
-	/* Paired with the barrier in uffd_queue_announce(). */
+	/* Paired with uffd_queue_announce() and uffd_queue_nudge(). */
 	smp_mb();
-	return READ_ONCE(ctx->queue.readable) ? EPOLLIN : 0;
+	return READ_ONCE(ctx->queue.readable) || READ_ONCE(ctx->queue.resume) ?
+	       EPOLLIN : 0;
 }
 
 /*
@@ -392,7 +355,8 @@ static u64 uffd_range_ioctls(unsigned long modes, bool hugetlb)
 	return ioctls;
 }
 
-static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg,
+			       bool nowait)
 {
 	struct uffdio_register __user *user = arg;
 	struct uffdio_register reg;
@@ -421,7 +385,8 @@ static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg)
 	return put_user(uffd_range_ioctls(modes, hugetlb), &user->ioctls);
 }
 
-static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
+				 bool nowait)
 {
 	struct uffdio_range range;
 	int ret;
@@ -441,7 +406,8 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg)
 	return ret;
 }
 
-static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg,
+			   bool nowait)
 {
 	struct uffdio_range range;
 	int ret;
@@ -484,6 +450,17 @@ static int uffd_answer(struct userfaultfd_ctx *ctx, unsigned long dst,
 	return done == len ? 0 : -EAGAIN;
 }
 
+/*
+ * A range or a mode that cannot be.  While an event is unread it may be one that
+ * the caller has not heard of, so that comes first.
+ */
+static int uffd_invalid(const struct userfaultfd_ctx *ctx, __s64 __user *answer)
+{
+	if (!uffd_gate_any_unread(ctx))
+		return -EINVAL;
+	return put_user(-EAGAIN, answer) ? -EFAULT : -EAGAIN;
+}
+
 static int uffd_fill(struct uffd_fill_request *req, bool wake,
 		     __s64 __user *answer)
 {
@@ -497,7 +474,8 @@ static int uffd_fill(struct uffd_fill_request *req, bool wake,
 	return uffd_answer(req->ctx, req->dst, req->len, filled, wake, answer);
 }
 
-static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg,
+			   bool nowait)
 {
 	struct uffdio_copy __user *user = arg;
 	struct uffd_fill_request req __uninitialized;
@@ -508,7 +486,7 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
 	if (uffd_check_source(ctx->mm, copy.src, copy.len) ||
 	    uffd_check_range(ctx->mm, copy.dst, copy.len) ||
 	    (copy.mode & ~(UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP)))
-		return -EINVAL;
+		return uffd_invalid(ctx, &user->copy);
 
 	req = (struct uffd_fill_request) {
 		.ctx = ctx,
@@ -517,12 +495,14 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg)
 		.src = copy.src,
 		.len = copy.len,
 		.wp = copy.mode & UFFDIO_COPY_MODE_WP,
+		.nowait = nowait,
 	};
 	return uffd_fill(&req, !(copy.mode & UFFDIO_COPY_MODE_DONTWAKE),
 			 &user->copy);
 }
 
-static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg,
+			       bool nowait)
 {
 	struct uffdio_zeropage __user *user = arg;
 	struct uffd_fill_request req __uninitialized;
@@ -533,19 +513,21 @@ static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg)
 		return -EFAULT;
 	if (uffd_check_range(ctx->mm, zero.range.start, zero.range.len) ||
 	    (zero.mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE))
-		return -EINVAL;
+		return uffd_invalid(ctx, &user->zeropage);
 
 	req = (struct uffd_fill_request) {
 		.ctx = ctx,
 		.op = UFFD_FILL_ZEROPAGE,
 		.dst = zero.range.start,
 		.len = zero.range.len,
+		.nowait = nowait,
 	};
 	return uffd_fill(&req, !(zero.mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE),
 			 &user->zeropage);
 }
 
-static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg,
+			       bool nowait)
 {
 	struct uffdio_continue __user *user = arg;
 	struct uffd_fill_request req __uninitialized;
@@ -557,7 +539,7 @@ static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg)
 	if (uffd_check_range(ctx->mm, cont.range.start, cont.range.len) ||
 	    (cont.mode & ~(UFFDIO_CONTINUE_MODE_DONTWAKE |
 			   UFFDIO_CONTINUE_MODE_WP)))
-		return -EINVAL;
+		return uffd_invalid(ctx, &user->mapped);
 
 	req = (struct uffd_fill_request) {
 		.ctx = ctx,
@@ -565,12 +547,14 @@ static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg)
 		.dst = cont.range.start,
 		.len = cont.range.len,
 		.wp = cont.mode & UFFDIO_CONTINUE_MODE_WP,
+		.nowait = nowait,
 	};
 	return uffd_fill(&req, !(cont.mode & UFFDIO_CONTINUE_MODE_DONTWAKE),
 			 &user->mapped);
 }
 
-static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg,
+			     bool nowait)
 {
 	struct uffdio_poison __user *user = arg;
 	struct uffd_fill_request req __uninitialized;
@@ -581,19 +565,21 @@ static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg)
 		return -EFAULT;
 	if (uffd_check_range(ctx->mm, poison.range.start, poison.range.len) ||
 	    (poison.mode & ~UFFDIO_POISON_MODE_DONTWAKE))
-		return -EINVAL;
+		return uffd_invalid(ctx, &user->updated);
 
 	req = (struct uffd_fill_request) {
 		.ctx = ctx,
 		.op = UFFD_FILL_POISON,
 		.dst = poison.range.start,
 		.len = poison.range.len,
+		.nowait = nowait,
 	};
 	return uffd_fill(&req, !(poison.mode & UFFDIO_POISON_MODE_DONTWAKE),
 			 &user->updated);
 }
 
-static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg)
+static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg,
+			   bool nowait)
 {
 	struct uffdio_move __user *user = arg;
 	struct uffd_move_request req __uninitialized;
@@ -603,13 +589,12 @@ static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg)
 	if (copy_from_user(&move, arg, offsetof(struct uffdio_move, move)))
 		return -EFAULT;
 	/* Pages do not go from one process to another. */
-	if (ctx->mm != current->mm)
-		return -EINVAL;
-	if (uffd_check_range(ctx->mm, move.dst, move.len) ||
+	if (ctx->mm != current->mm ||
+	    uffd_check_range(ctx->mm, move.dst, move.len) ||
 	    uffd_check_range(ctx->mm, move.src, move.len) ||
 	    (move.mode & ~(UFFDIO_MOVE_MODE_DONTWAKE |
 			   UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES)))
-		return -EINVAL;
+		return uffd_invalid(ctx, &user->move);
 
 	req = (struct uffd_move_request) {
 		.ctx = ctx,
@@ -618,6 +603,7 @@ static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg)
 		.src = move.src,
 		.len = move.len,
 		.allow_holes = move.mode & UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
+		.nowait = nowait,
 	};
 	/* It is the caller's own, and so in use. */
 	moved = userfaultfd_move(&req);
@@ -627,7 +613,7 @@ static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg)
 }
 
 static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
-				   void __user *arg)
+				   void __user *arg, bool nowait)
 {
 	struct uffdio_writeprotect wp;
 	bool protect, dontwake;
@@ -635,22 +621,19 @@ static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 
 	if (copy_from_user(&wp, arg, sizeof(wp)))
 		return -EFAULT;
-	ret = uffd_check_range(ctx->mm, wp.range.start, wp.range.len);
-	if (ret)
-		return ret;
-	if (wp.mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
-			UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
-		return -EINVAL;
 	protect = wp.mode & UFFDIO_WRITEPROTECT_MODE_WP;
 	dontwake = wp.mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
 	/* Protecting resolves nothing, so there is nobody to wake. */
-	if (protect && dontwake)
-		return -EINVAL;
+	if (uffd_check_range(ctx->mm, wp.range.start, wp.range.len) ||
+	    (wp.mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
+			 UFFDIO_WRITEPROTECT_MODE_DONTWAKE)) ||
+	    (protect && dontwake))
+		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EINVAL;
 
 	if (!uffd_get_mm(ctx->mm))
 		return -ESRCH;
 	ret = userfaultfd_protect(ctx, ctx->mm, wp.range.start, wp.range.len,
-				  protect);
+				  protect, nowait);
 	uffd_put_mm(ctx->mm);
 	if (!ret && !protect && !dontwake)
 		userfaultfd_wake_range(ctx, wp.range.start, wp.range.len);
@@ -659,7 +642,7 @@ static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 
 static const struct uffd_ioctl {
 	unsigned int cmd;
-	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg);
+	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg, bool nowait);
 } uffd_ioctls[] = {
 	[_UFFDIO_REGISTER]	= { UFFDIO_REGISTER,	 uffd_ioctl_register },
 	[_UFFDIO_UNREGISTER]	= { UFFDIO_UNREGISTER,	 uffd_ioctl_unregister },
@@ -685,7 +668,8 @@ static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 	nr = array_index_nospec(nr, ARRAY_SIZE(uffd_ioctls));
 	if (uffd_ioctls[nr].cmd != cmd)
 		return -EINVAL;
-	return uffd_ioctls[nr].run(ctx, (void __user *)arg);
+	return uffd_ioctls[nr].run(ctx, (void __user *)arg,
+				   file->f_flags & O_NONBLOCK);
 }
 
 /*
@@ -837,9 +821,7 @@ static void __init uffd_init_sysctl(void)
 
 static int __init userfaultfd_init(void)
 {
-	uffd_ctx_cache = KMEM_CACHE(userfaultfd_ctx,
-				    SLAB_HWCACHE_ALIGN | SLAB_PANIC |
-				    SLAB_ACCOUNT);
+	uffd_ctx_init_cache();
 	uffd_init_sysctl();
 	return misc_register(&userfaultfd_misc);
 }

@@ -21,6 +21,7 @@
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/pagewalk.h>
 #include <linux/rmap.h>
 #include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
@@ -482,7 +483,8 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
 	if (req->op == UFFD_FILL_CONTINUE)
 		smp_wmb();	/* its contents are seen by who sees the PTE */
 
-	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len);
+	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len,
+			      req->nowait);
 	do {
 		ret = uffd_fill_once(&fill);
 		if (ret > 0 && fatal_signal_pending(current))
@@ -562,35 +564,48 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 			       pte_present(val) && pte_uffd_wp(val), reason);
 }
 
+static int uffd_settle_pud(pud_t *pudp, unsigned long addr, unsigned long end,
+			   struct mm_walk *walk)
+{
+	pud_t pud = READ_ONCE(*pudp);
+
+	/* One lock serves all PMDs of the table. */
+	if (pud_present(pud) && !pud_leaf(pud))
+		spin_unlock(pmd_lock(walk->mm,
+				     pmd_offset_lockless(pudp, pud, addr)));
+	cond_resched();
+	walk->action = ACTION_CONTINUE;
+	return 0;
+}
+
+static const struct mm_walk_ops uffd_settle_ops = {
+	.pud_entry = uffd_settle_pud,
+	.walk_lock = PGWALK_RDLOCK,
+};
+
 /**
  * userfaultfd_settle() - wait for those who are just setting a PMD in a range
- * @mm: the mm
+ * @vma: the VMA that the range is in
  * @start: first byte
  * @end: byte after the last
  *
  * Calls that have begun to set an entry before the event that the caller has
  * prepared are done with it on return; others see the event.
  *
- * Context: mmap_lock held.
+ * Context: mmap_lock held, at least for reading.  May sleep.
  */
-void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
+void userfaultfd_settle(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end)
 {
-	unsigned long addr;
-	pmd_t *pmd;
-
 	/*
-	 * The event is out before we, or those who change the page tables, look
-	 * at them.  Paired with the lock under which an entry is set, with
-	 * smp_mb__after_spinlock() for PMDs: either we see the table that it is
-	 * in, or it sees the event.
+	 * The event is out before this thread, or those who change the page
+	 * tables, look at them.  Paired with the lock under which an entry is
+	 * set, with smp_mb__after_spinlock() for PMDs: either the table that it
+	 * is in is seen here, or the event there.
 	 */
 	smp_mb();	/* the event, then the page tables */
-	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+	/* hugetlb sets no PMD but under the lock that zapping takes, too. */
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || is_vm_hugetlb_page(vma))
 		return;
-	for (addr = start; addr < end; addr = pmd_addr_end(addr, end)) {
-		pmd = mm_find_pmd(mm, addr);
-		if (pmd && pmd_none(pmdp_get_lockless(pmd)))
-			spin_unlock(pmd_lock(mm, pmd));
-	}
+	walk_page_range(vma->vm_mm, start, end, &uffd_settle_ops, NULL);
 }

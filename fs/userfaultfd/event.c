@@ -20,46 +20,18 @@
  * An operation that causes several events publishes all of them before it waits
  * for the first.
  *
- * The gate
- * --------
- * A handler that fills a page while an event is unread acts on stale knowledge:
- * what it puts there may have been dropped, moved, or be missing in a child.
- * Such a call gets -EAGAIN, which means: read on.  REMOVE and UNMAP concern
- * calls on their own range, FORK and REMAP every call.
+ * What an unread event refuses is decided in gate.c.
  *
- * Calls that are under way when an event comes are caught too, without a lock
- * shared with those who cause events: each event advances a generation.  A call
- * notes it when it begins and looks at it again under each page-table lock
- * before it maps anything (userfaultfd_gate_moved()).  After it has advanced the
- * generation the change takes the same page-table lock, or else it has the VMA
- * locked for writing all along.  So either the call comes first, and what it has
- * mapped is subject to the change; or it sees the new generation, and finds out
- * if the event concerns it: among the unread ones, or in a short history of those
- * that have been read since the call began.  If so it maps nothing, drops its
- * locks and comes back to userfaultfd_gate_pass().
- *
- * Zapping passes by an empty PMD without its lock, so for the sake of those who
- * are about to set one, userfaultfd_remove() takes each such lock once.
- *
- * Calls that meet an event not yet published wait for it when there is nothing
- * the handler could read instead: it will be soon, and -EAGAIN would make the
- * handler spin.
+ * Each thread that waits has one event, so there are not many; but those that
+ * killed threads have left behind would be without a bound.  Once there are
+ * UFFD_MAX_ABANDONED of them, operations that would cause another event fail before
+ * they change anything, until the handler has read some.
  */
 
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include "uffd.h"
-
-/**
- * uffd_events_init() - nothing has happened yet
- * @events: zeroed memory
- */
-void uffd_events_init(struct uffd_events *events)
-{
-	INIT_LIST_HEAD(&events->unread);
-	init_waitqueue_head(&events->gate);
-}
 
 /**
  * uffd_event_is_fork() - is it a FORK?
@@ -116,67 +88,77 @@ static struct uffd_event *uffd_event_alloc(struct userfaultfd_ctx *ctx,
 /* Gives the event its place.  The gate is closed from here on. */
 static void uffd_event_prepare(struct uffd_event *event)
 {
-	struct uffd_events *events = &event->ctx->events;
 	struct uffd_queue *q = &event->ctx->queue;
-	LIST_HEAD(none);	/* a held event wakes nobody */
 
 	spin_lock(&q->lock);
-	__uffd_queue_append(q, &event->item, UFFD_ITEM_HELD, &none);
-	list_add_tail(&event->unread, &events->unread);
-	WRITE_ONCE(events->nr_unread, events->nr_unread + 1);
-	event->generation = events->generation + 1;
-	/* Who sees the generation sees the count: userfaultfd_gate_init(). */
-	smp_store_release(&events->generation, event->generation);
+	__uffd_queue_append(q, &event->item, UFFD_ITEM_HELD);
+	__uffd_gate_close(event);
 	spin_unlock(&q->lock);
 }
 
-/* Takes it from the unread ones.  The queue is locked; we own its reference. */
-static void uffd_event_unlink(struct uffd_event *event)
-{
-	struct uffd_events *events = &event->ctx->events;
-
-	list_del(&event->unread);
-	WRITE_ONCE(events->nr_unread, events->nr_unread - 1);
-}
-
+/*
+ * May be called again.  Only the thread that has prepared an event publishes it, and
+ * else nobody but release of the file changes its state from HELD.
+ */
 static void uffd_event_publish(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
-	LIST_HEAD(called);
+	unsigned int readers = 0;
 
 	spin_lock(&q->lock);
-	/* It is not held any more if the file has been released. */
 	if (event->item.state == UFFD_ITEM_HELD)
-		__uffd_queue_publish(q, &event->item, &called);
+		readers = __uffd_queue_publish(q, &event->item);
 	spin_unlock(&q->lock);
-	uffd_queue_announce(q, &called, false);
+	uffd_queue_announce(q, readers, false);
 	wake_up_all(&event->ctx->events.gate);
 }
 
 /*
- * Makes as if it had never been.  If a reader has it in his hands it becomes an
- * orphan, which is not given back to the queue if he cannot deliver it.
+ * Makes as if it had never been.  If a reader carries it, it is left to that reader,
+ * who does not give it back to the queue if it cannot be delivered.
  */
 static void uffd_event_withdraw(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
-	LIST_HEAD(called);
-	bool queued;
+	unsigned int readers = 0;
+	bool queued, nudge;
 
 	spin_lock(&q->lock);
-	queued = event->item.state == UFFD_ITEM_HELD ||
-		 event->item.state == UFFD_ITEM_READY;
+	queued = uffd_item_linked(&event->item);
 	if (queued) {
-		__uffd_queue_remove(q, &event->item, &called);
-		uffd_event_unlink(event);
+		readers = __uffd_queue_remove(q, &event->item);
+		__uffd_gate_open(event);
 	} else {
-		event->orphan = true;
+		event->withdrawn = true;
 	}
+	nudge = __uffd_queue_go_on(q);
 	spin_unlock(&q->lock);
-	uffd_queue_announce(q, &called, false);
+	uffd_queue_announce(q, readers, false);
+	if (nudge)
+		uffd_queue_nudge(q);
 	wake_up_all(&event->ctx->events.gate);
 	if (queued)
 		uffd_event_put(event);
+}
+
+/* Leaves it to the queue: nobody waits for it any more. */
+static void uffd_event_abandon(struct uffd_event *event)
+{
+	struct uffd_events *events = &event->ctx->events;
+	struct uffd_queue *q = &event->ctx->queue;
+
+	spin_lock(&q->lock);
+	if (event->unread) {
+		event->abandoned = true;
+		WRITE_ONCE(events->abandoned, events->abandoned + 1);
+	}
+	spin_unlock(&q->lock);
+}
+
+/* Must no more events be caused?  A few may slip by: one a thread at most. */
+static bool uffd_events_full(const struct userfaultfd_ctx *ctx)
+{
+	return READ_ONCE(ctx->events.abandoned) >= UFFD_MAX_ABANDONED;
 }
 
 static bool uffd_event_gone(struct uffd_event *event)
@@ -192,14 +174,15 @@ static bool uffd_event_gone(struct uffd_event *event)
 
 static void uffd_event_wait(struct uffd_event *event)
 {
-	int killed;
-
 	/* Not from a task that can no longer be killed out of it. */
-	if (current->flags & PF_EXITING)
+	bool killed = (current->flags & PF_EXITING) ||
+		      wait_for_completion_killable(&event->done);
+
+	if (!uffd_event_is_fork(event)) {
+		if (killed)
+			uffd_event_abandon(event);
 		return;
-	killed = wait_for_completion_killable(&event->done);
-	if (!uffd_event_is_fork(event))
-		return;
+	}
 	if (killed)
 		uffd_event_withdraw(event);
 	/* By us, or by release of the file; before the child can run. */
@@ -228,213 +211,77 @@ static void uffd_events_complete(struct list_head *batch)
  */
 void uffd_event_delivered(struct uffd_event *event)
 {
-	struct uffd_events *events = &event->ctx->events;
 	struct uffd_queue *q = &event->ctx->queue;
-	unsigned int slot;
+	bool nudge;
 
 	spin_lock(&q->lock);
-	uffd_event_unlink(event);
-	slot = event->generation % UFFD_HISTORY;
-	/* Two readers may deliver out of order. */
-	if (events->history[slot].generation &&
-	    (long)(events->history[slot].generation - events->forgotten) > 0)
-		events->forgotten = events->history[slot].generation;
-	events->history[slot].generation = event->generation;
-	events->history[slot].msg = event->item.msg;
+	q->carried--;
+	__uffd_gate_open(event);
+	__uffd_gate_remember(event);
+	nudge = __uffd_queue_go_on(q);
 	spin_unlock(&q->lock);
+	if (nudge)
+		uffd_queue_nudge(q);
 	complete(&event->done);
 	uffd_event_put(event);
 }
 
 /**
- * uffd_event_putback() - it could not be copied out: it keeps its place
+ * uffd_event_collect() - it could not be copied out: it keeps its place
  * @event: a TAKEN event
+ * @returning: messages on their way back; it becomes the last one
  *
- * Unless nobody must read it any more: its fork() has failed meanwhile, or the
- * file has been released.
+ * Unless nobody must read it any more: its fork() has failed meanwhile.
+ *
+ * To be followed by uffd_queue_putback().
  */
-void uffd_event_putback(struct uffd_event *event)
+void uffd_event_collect(struct uffd_event *event, struct list_head *returning)
 {
 	struct uffd_queue *q = &event->ctx->queue;
-	LIST_HEAD(called);
-	bool orphan;
+	bool withdrawn, nudge = false;
 
 	spin_lock(&q->lock);
-	orphan = event->orphan;
-	if (orphan)
-		uffd_event_unlink(event);
-	else
-		__uffd_queue_putback(q, &event->item, &called);
+	q->carried--;
+	withdrawn = event->withdrawn;
+	if (withdrawn) {
+		__uffd_gate_open(event);
+		nudge = __uffd_queue_go_on(q);
+	} else {
+		__uffd_queue_collect(q, &event->item, returning);
+	}
 	spin_unlock(&q->lock);
-	uffd_queue_announce(q, &called, false);
-	if (orphan)
+	if (nudge)
+		uffd_queue_nudge(q);
+	if (withdrawn)
 		uffd_event_put(event);
 }
 
 /**
  * uffd_events_release() - the file is going away: let everybody run
- * @ctx: a context without readers, which no VMA points to any more
+ * @ctx: a context without readers and sleepers, which no VMA points to any more
  */
 void uffd_events_release(struct userfaultfd_ctx *ctx)
 {
 	struct uffd_queue *q = &ctx->queue;
-	struct uffd_event *event, *next;
-	LIST_HEAD(none);	/* there are no readers */
-	LIST_HEAD(unread);
+	struct uffd_item *item, *next;
+	struct uffd_event *event;
+	LIST_HEAD(gone);
 
+	/* There are no faults left, and no readers to tell. */
 	spin_lock(&q->lock);
-	list_for_each_entry(event, &ctx->events.unread, unread)
-		__uffd_queue_remove(q, &event->item, &none);
-	list_splice_init(&ctx->events.unread, &unread);
-	WRITE_ONCE(ctx->events.nr_unread, 0);
+	list_for_each_entry_safe(item, next, &q->items, link) {
+		event = container_of(item, struct uffd_event, item);
+		__uffd_queue_remove(q, item);
+		__uffd_gate_open(event);
+		list_add_tail(&item->link, &gone);
+	}
 	spin_unlock(&q->lock);
 
-	list_for_each_entry_safe(event, next, &unread, unread) {
+	list_for_each_entry_safe(item, next, &gone, link) {
+		event = container_of(item, struct uffd_event, item);
 		complete(&event->done);
 		uffd_event_put(event);
 	}
-}
-
-/*
- * The gate
- */
-
-static bool uffd_msg_concerns(const struct uffd_msg *msg,
-			      const struct uffd_gate *gate)
-{
-	unsigned int i;
-
-	if (msg->event != UFFD_EVENT_REMOVE && msg->event != UFFD_EVENT_UNMAP)
-		return true;
-	for (i = 0; i < ARRAY_SIZE(gate->range); i++)
-		if (msg->arg.remove.start < gate->range[i].end &&
-		    msg->arg.remove.end > gate->range[i].start)
-			return true;
-	return false;
-}
-
-/* The oldest unread event that concerns the call.  The queue is locked. */
-static struct uffd_event *uffd_gate_unread(const struct uffd_gate *gate)
-{
-	struct uffd_event *event;
-
-	list_for_each_entry(event, &gate->ctx->events.unread, unread)
-		if (uffd_msg_concerns(&event->item.msg, gate))
-			return event;
-	return NULL;
-}
-
-/* Has an event that concerns the call come and been read since it began? */
-static bool uffd_gate_overtaken(const struct uffd_gate *gate)
-{
-	const struct uffd_events *events = &gate->ctx->events;
-	unsigned int i;
-
-	/* What we do not remember we must assume to concern it. */
-	if ((long)(events->forgotten - gate->generation) > 0)
-		return true;
-	for (i = 0; i < UFFD_HISTORY; i++)
-		if (events->history[i].generation &&
-		    (long)(events->history[i].generation -
-			   gate->generation) > 0 &&
-		    uffd_msg_concerns(&events->history[i].msg, gate))
-			return true;
-	return false;
-}
-
-enum uffd_verdict { UFFD_PASS, UFFD_REFUSE, UFFD_WAIT };
-
-static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
-{
-	struct userfaultfd_ctx *ctx = gate->ctx;
-	enum uffd_verdict verdict = UFFD_REFUSE;
-	struct uffd_event *event;
-
-	spin_lock(&ctx->queue.lock);
-	event = uffd_gate_unread(gate);
-	if (event) {
-		/*
-		 * It can be read, or something before it can: -EAGAIN.  Or
-		 * another reader has it in his hands: no waiting for him, who
-		 * may need us to fault in his buffer.  Else something is held.
-		 */
-		if (!ctx->queue.readable &&
-		    event->item.state != UFFD_ITEM_TAKEN)
-			verdict = UFFD_WAIT;
-	} else if (!uffd_gate_overtaken(gate)) {
-		gate->generation = ctx->events.generation;
-		verdict = UFFD_PASS;
-	}
-	spin_unlock(&ctx->queue.lock);
-	return verdict;
-}
-
-/**
- * userfaultfd_gate_init() - a call begins
- * @gate: to be initialised
- * @ctx: the context it is made on
- * @start: first byte that it touches
- * @len: bytes
- */
-void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
-			   unsigned long start, unsigned long len)
-{
-	gate->ctx = ctx;
-	/*
-	 * Paired with uffd_event_prepare().  An event older than this is seen
-	 * by userfaultfd_gate_pass(), for its count is; a younger one changes
-	 * the generation.
-	 */
-	gate->generation = smp_load_acquire(&ctx->events.generation);
-	gate->range[0].start = start;
-	gate->range[0].end = start + len;
-	gate->range[1].start = 0;
-	gate->range[1].end = 0;
-}
-
-/**
- * userfaultfd_gate_pass() - may the call go on?
- * @gate: of the call
- *
- * Context: no locks held; may sleep until an event has been published.
- *
- * Return: 0; -EAGAIN if the handler should read on first; -EINTR if killed.
- */
-int userfaultfd_gate_pass(struct uffd_gate *gate)
-{
-	struct uffd_events *events = &gate->ctx->events;
-	enum uffd_verdict verdict;
-
-	if (likely(!READ_ONCE(events->nr_unread) &&
-		   READ_ONCE(events->generation) == gate->generation))
-		return 0;
-
-	for (;;) {
-		verdict = uffd_gate_judge(gate);
-		if (verdict != UFFD_WAIT)
-			return verdict == UFFD_PASS ? 0 : -EAGAIN;
-		if (wait_event_killable(events->gate,
-					uffd_gate_judge(gate) != UFFD_WAIT))
-			return -EINTR;
-	}
-}
-
-/**
- * userfaultfd_gate_moved() - has an event come that concerns the call?
- * @gate: of the call; events that do not concern it are taken note of
- *
- * Context: for an answer that holds, called under the page-table lock under
- * which the call is going to map something; the queue's lock nests inside.
- *
- * Return: true if the call must let go of its locks, without mapping anything,
- * and ask userfaultfd_gate_pass() again.
- */
-bool userfaultfd_gate_moved(struct uffd_gate *gate)
-{
-	if (likely(READ_ONCE(gate->ctx->events.generation) ==
-		   gate->generation))
-		return false;
-	return uffd_gate_judge(gate) != UFFD_PASS;
 }
 
 /*
@@ -493,6 +340,8 @@ int dup_userfaultfd(struct vm_area_struct *vma, struct list_head *events)
 
 	event = uffd_fork_find(events, ctx);
 	if (!event) {
+		if (uffd_events_full(ctx))
+			return -ENOMEM;
 		event = uffd_fork_prepare(ctx, vma->vm_mm);
 		if (!event)
 			return -ENOMEM;
@@ -533,6 +382,21 @@ void dup_userfaultfd_fail(struct list_head *events)
 		uffd_event_withdraw(event);
 		uffd_event_put(event);
 	}
+}
+
+/**
+ * mremap_userfaultfd_may_move() - can mremap() of a VMA be told of?
+ * @vma: the VMA, before it is moved
+ *
+ * Context: mmap_lock held for writing.
+ *
+ * Return: false if too many events are unread that nobody waits for.
+ */
+bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma)
+{
+	const struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
+
+	return !ctx || userfaultfd_forgets_remap(ctx) || !uffd_events_full(ctx);
 }
 
 /**
@@ -592,37 +456,44 @@ void mremap_userfaultfd_complete(struct list_head *events, unsigned long from,
  *
  * Context: mmap_lock held for reading.
  *
- * Return: true if nobody wants to know; false if mmap_lock has been dropped and
- * the handler told, so that @vma must be looked up again.
+ * Return: 0 if nobody wants to know; 1 if mmap_lock has been dropped and the handler
+ * told, so that @vma must be looked up again; -EAGAIN, with the lock held, if too
+ * many events are unread that nobody waits for.
  */
-bool userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
-			unsigned long end)
+int userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
+		       unsigned long end)
 {
 	struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
 	struct uffd_event *event;
 
 	if (!ctx || !uffd_has(ctx, UFFD_FEATURE_EVENT_REMOVE))
-		return true;
+		return 0;
+	if (uffd_events_full(ctx))
+		return -EAGAIN;
 
 	event = uffd_event_alloc(ctx, UFFD_EVENT_REMOVE, __GFP_NOFAIL);
 	event->item.msg.arg.remove.start = start;
 	event->item.msg.arg.remove.end = end;
 	uffd_event_prepare(event);
-	userfaultfd_settle(vma->vm_mm, start, end);
+	userfaultfd_settle(vma, start, end);
 	mmap_read_unlock(vma->vm_mm);
 
 	uffd_event_publish(event);
 	uffd_event_wait(event);
 	uffd_event_put(event);
-	return false;
+	return 1;
 }
 
+/*
+ * Is it the UNMAP of this range, and not complete?  One operation may unmap a range
+ * twice: mremap() does, if it fails after it has made room at the destination.
+ */
 static bool uffd_event_is_unmap(const struct uffd_event *event,
 				unsigned long start, unsigned long end)
 {
 	const struct uffd_msg *msg = &event->item.msg;
 
-	return msg->event == UFFD_EVENT_UNMAP &&
+	return msg->event == UFFD_EVENT_UNMAP && !event->unmapped &&
 	       msg->arg.remove.start == start && msg->arg.remove.end == end;
 }
 
@@ -659,6 +530,8 @@ int userfaultfd_unmap_prep(struct vm_area_struct *vma, unsigned long start,
 	    uffd_unmap_known(events, ctx, start, end))
 		return 0;
 
+	if (uffd_events_full(ctx))
+		return -ENOMEM;
 	event = uffd_event_alloc(ctx, UFFD_EVENT_UNMAP, 0);
 	if (!event)
 		return -ENOMEM;
@@ -690,6 +563,33 @@ void userfaultfd_unmap_fail(struct list_head *events, unsigned long start,
 		list_del(&event->batch);
 		uffd_event_withdraw(event);
 		uffd_event_put(event);
+	}
+}
+
+/**
+ * userfaultfd_unmap_publish() - nothing can keep a range from being unmapped now
+ * @events: the events of this operation, or NULL
+ * @start: first byte of the range
+ * @end: byte after its last
+ *
+ * The range has no VMAs any more, and whoever wants to map something there waits for
+ * mmap_lock.  So the handler may know before the pages are gone, which takes long in
+ * a large range, and calls that the event concerns need not wait for that.
+ *
+ * Context: mmap_lock held.
+ */
+void userfaultfd_unmap_publish(struct list_head *events, unsigned long start,
+			       unsigned long end)
+{
+	struct uffd_event *event;
+
+	if (!events)
+		return;
+	list_for_each_entry(event, events, batch) {
+		if (!uffd_event_is_unmap(event, start, end))
+			continue;
+		event->unmapped = true;
+		uffd_event_publish(event);
 	}
 }
 

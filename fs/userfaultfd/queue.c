@@ -13,105 +13,99 @@
  *
  * A reader takes a batch of messages in one hold of the lock, as copies: the
  * record of a fault is on the stack of a thread that may wake any time.  It
- * copies them to userland with no lock held.  What could not be copied is given
- * back and sorted in by sequence number, so it keeps its place.
+ * copies them to userland with no lock held.  What could not be copied is first
+ * collected (RETURNING), then sorted in again by sequence number in one hold of
+ * the lock: so it keeps its place, and no other reader sees a part of it.
  *
- * One message wakes one reader.  A reader that finds nothing puts itself on a
- * list, under the same lock under which messages come: so none can slip in
- * between its look and its sleep, and no memory barriers are needed.  The last
- * reader to come is the first to be woken, since its cache is the warmest.  A
- * reader that was called for a message and dies before it takes it calls the next
- * one instead.  A thread that goes to sleep on a fault offers the reader its own
- * CPU, if nobody else wants it.
+ * One message wakes one reader.  Readers are exclusive waiters of an ordinary
+ * wait queue: a reader is taken off it by whoever wakes it, under the wait
+ * queue's lock and together with the wake-up, so that no reader is ever out of
+ * reach for others because the thread that chose it has been preempted.  The
+ * last reader to come is the first to be woken, since its cache is the warmest.
+ * A reader that leaves because of a signal passes the wake-up on.  A thread that
+ * goes to sleep on a fault offers the reader its own CPU, if nobody else wants
+ * it.
  *
- * Pollers wait apart, in an ordinary wait queue, so that an exclusive poller
- * cannot swallow the wake-up of a reader.
+ * Pollers wait in another wait queue, so that an exclusive poller cannot swallow
+ * the wake-up of a reader.  No wake-up of either is lost, because
+ *
+ *	reader or poller		thread that queues a message
+ *	----------------		----------------------------
+ *	enter the wait queue		set ->readable
+ *	smp_mb()			smp_mb()
+ *	read ->readable			read the wait queue's list
+ *
+ * at least one of the two sees what the other has written.
  */
 
-#include <linux/completion.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/stat.h>
 #include <linux/sched/topology.h>
 #include "uffd.h"
 
-/*
- * A reader that sleeps, on its stack.  Guarded by the queue's lock while it is in
- * the queue's list; whoever takes it out of there, and sets @taken, owns it until
- * he has completed @call.
- */
-struct uffd_reader {
-	struct list_head link;
-	struct task_struct *task;
-	bool taken;
-	struct completion call;
-};
-
 /**
  * uffd_queue_init() - make an empty queue
- * @q: uninitialised memory
+ * @q: zeroed memory
  */
 void uffd_queue_init(struct uffd_queue *q)
 {
 	spin_lock_init(&q->lock);
-	q->readable = false;
-	q->held = 0;
-	q->faults = 0;
-	q->seq = 0;
 	INIT_LIST_HEAD(&q->items);
-	INIT_LIST_HEAD(&q->readers);
+	init_waitqueue_head(&q->readers);
 	init_waitqueue_head(&q->pollers);
 }
 
-/* Takes a reader, if any sleeps, for uffd_queue_announce() to wake. */
-static void uffd_queue_call(struct uffd_queue *q, struct list_head *called)
+static bool uffd_item_queued(const struct uffd_item *item)
 {
-	struct uffd_reader *reader;
-
-	reader = list_first_entry_or_null(&q->readers, struct uffd_reader, link);
-	if (!reader)
-		return;
-	reader->taken = true;
-	list_move(&reader->link, called);
+	return item->state == UFFD_ITEM_HELD || item->state == UFFD_ITEM_READY;
 }
 
 static void uffd_queue_update(struct uffd_queue *q)
 {
 	struct uffd_item *first;
+	bool readable;
 
 	first = list_first_entry_or_null(&q->items, struct uffd_item, link);
-	/* Paired with the unlocked read in poll(). */
-	WRITE_ONCE(q->readable, first && first->state == UFFD_ITEM_READY);
+	readable = first && first->state == UFFD_ITEM_READY;
+	/* Paired with the unlocked reads of readers and poll(). */
+	WRITE_ONCE(q->readable, readable);
+	/* A message tells a refused caller to go on: nothing else need. */
+	if (readable && q->refused)
+		q->refused = false;
 }
 
-/* Whatever was held back has come free: a reader for each message. */
-static void uffd_queue_released(struct uffd_queue *q, struct list_head *called)
+static void uffd_queue_link(struct uffd_queue *q, struct uffd_item *item,
+			    struct list_head *next, enum uffd_item_state state)
 {
-	struct uffd_item *item;
+	bool first = next->prev == &q->items;
 
-	uffd_queue_update(q);
-	list_for_each_entry(item, &q->items, link) {
-		if (item->state != UFFD_ITEM_READY || list_empty(&q->readers))
-			break;
-		uffd_queue_call(q, called);
-	}
-}
-
-static void uffd_queue_insert(struct uffd_queue *q, struct uffd_item *item,
-			      struct list_head *prev,
-			      enum uffd_item_state state,
-			      struct list_head *called)
-{
-	list_add(&item->link, prev);
-	item->state = state;
+	list_add_tail(&item->link, next);
+	WRITE_ONCE(item->state, state);
+	q->nr++;
 	if (uffd_item_is_fault(item))
 		q->faults++;
 	if (state == UFFD_ITEM_HELD)
 		q->held++;
-	if (prev == &q->items)
+	if (first)
 		uffd_queue_update(q);
-	if (!q->held)
-		uffd_queue_call(q, called);
+}
+
+static void uffd_queue_unlink(struct uffd_queue *q, struct uffd_item *item)
+{
+	list_del(&item->link);
+	q->nr--;
+	if (uffd_item_is_fault(item))
+		q->faults--;
+	if (item->state == UFFD_ITEM_HELD)
+		q->held--;
+}
+
+/* Something that held others back is out of the way: a reader for each. */
+static unsigned int uffd_queue_released(struct uffd_queue *q)
+{
+	uffd_queue_update(q);
+	return q->readable ? q->nr : 0;
 }
 
 /**
@@ -119,114 +113,131 @@ static void uffd_queue_insert(struct uffd_queue *q, struct uffd_item *item,
  * @q: the queue, locked
  * @item: a NEW message, filled in
  * @state: UFFD_ITEM_HELD or UFFD_ITEM_READY
- * @called: collects the reader to be woken
+ *
+ * Return: how many readers there is work for, for uffd_queue_announce().
  */
-void __uffd_queue_append(struct uffd_queue *q, struct uffd_item *item,
-			 enum uffd_item_state state, struct list_head *called)
+unsigned int __uffd_queue_append(struct uffd_queue *q, struct uffd_item *item,
+				 enum uffd_item_state state)
 {
 	lockdep_assert_held(&q->lock);
 	item->seq = ++q->seq;
-	uffd_queue_insert(q, item, q->items.prev, state, called);
+	uffd_queue_link(q, item, &q->items, state);
+	return q->held ? 0 : 1;
 }
 
 /**
  * uffd_queue_add() - queue the message of a fault
  * @q: the queue
  * @item: the message; left alone if a waker has called it GONE
- * @called: collects the reader to be woken
  *
  * Context: the caller holds the fault lock, which gives the message its place
- * among the events.  Takes and releases the queue's lock.  To be followed by
- * uffd_queue_announce().
+ * among the events.  Takes and releases the queue's lock.
+ *
+ * Return: how many readers there is work for, for uffd_queue_announce().
  */
-void uffd_queue_add(struct uffd_queue *q, struct uffd_item *item,
-		    struct list_head *called)
+unsigned int uffd_queue_add(struct uffd_queue *q, struct uffd_item *item)
 {
+	unsigned int nr = 0;
+
 	spin_lock(&q->lock);
 	if (item->state == UFFD_ITEM_NEW)
-		__uffd_queue_append(q, item, UFFD_ITEM_READY, called);
+		nr = __uffd_queue_append(q, item, UFFD_ITEM_READY);
 	spin_unlock(&q->lock);
+	return nr;
 }
 
 /**
  * __uffd_queue_publish() - let a held message, and those behind it, be read
  * @q: the queue, locked
  * @item: a HELD message
- * @called: collects the readers to be woken
+ *
+ * Return: how many readers there is work for, for uffd_queue_announce().
  */
-void __uffd_queue_publish(struct uffd_queue *q, struct uffd_item *item,
-			  struct list_head *called)
+unsigned int __uffd_queue_publish(struct uffd_queue *q, struct uffd_item *item)
 {
 	lockdep_assert_held(&q->lock);
-	item->state = UFFD_ITEM_READY;
+	WRITE_ONCE(item->state, UFFD_ITEM_READY);
 	q->held--;
-	uffd_queue_released(q, called);
+	return uffd_queue_released(q);
 }
 
 /**
  * __uffd_queue_remove() - see to it that a message is never read
  * @q: the queue, locked
- * @item: a message that no reader has taken
- * @called: collects the readers to be woken for messages it held back
+ * @item: a message that no reader has TAKEN
+ *
+ * Return: how many readers there is work for that it has held back, for
+ * uffd_queue_announce().
  */
-void __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item,
-			 struct list_head *called)
+unsigned int __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item)
 {
 	bool was_held = item->state == UFFD_ITEM_HELD;
 	bool was_first = false;
 
 	lockdep_assert_held(&q->lock);
-	if (was_held || item->state == UFFD_ITEM_READY) {
+	if (uffd_item_queued(item)) {
 		was_first = item->link.prev == &q->items;
+		uffd_queue_unlink(q, item);
+	} else if (item->state == UFFD_ITEM_RETURNING) {
 		list_del(&item->link);
-		if (uffd_item_is_fault(item))
-			q->faults--;
 	}
-	item->state = UFFD_ITEM_GONE;
-	if (was_held) {
-		q->held--;
-		uffd_queue_released(q, called);
-	} else if (was_first) {
+	WRITE_ONCE(item->state, UFFD_ITEM_GONE);
+	if (was_held)
+		return uffd_queue_released(q);
+	if (was_first)
 		uffd_queue_update(q);
-	}
+	return 0;
 }
 
 /**
- * __uffd_queue_putback() - give back a message that could not be delivered
+ * __uffd_queue_collect() - a message could not be delivered
  * @q: the queue, locked
  * @item: a TAKEN message
- * @called: collects the reader to be woken
+ * @returning: messages on their way back, oldest first; it becomes the last one
  *
- * Given back messages are the oldest there are, or nearly: the search for the
- * place starts at the front.
+ * It can still be removed.  Whoever collects gives all of them back with
+ * uffd_queue_putback().
  */
-void __uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
-			  struct list_head *called)
+void __uffd_queue_collect(struct uffd_queue *q, struct uffd_item *item,
+			  struct list_head *returning)
 {
-	struct uffd_item *next;
-
 	lockdep_assert_held(&q->lock);
-	list_for_each_entry(next, &q->items, link)
-		if ((long)(next->seq - item->seq) > 0)
-			break;
-	/* &next->link is the list head when the loop ran to its end. */
-	uffd_queue_insert(q, item, next->link.prev, UFFD_ITEM_READY, called);
-	if (q->held && q->readable)
-		uffd_queue_call(q, called);
+	list_add_tail(&item->link, returning);
+	WRITE_ONCE(item->state, UFFD_ITEM_RETURNING);
 }
 
 /**
- * uffd_queue_putback() - __uffd_queue_putback() for those without the lock
+ * uffd_queue_putback() - give back messages that could not be delivered
  * @q: the queue
- * @item: a TAKEN message
- * @called: collects the reader to be woken
+ * @returning: RETURNING messages, oldest first; empty on return
+ *
+ * They are the oldest there are, or nearly: the search for the place of the
+ * first starts at the front, and that for the next where the last one ended.
+ *
+ * Return: how many readers there is work for, for uffd_queue_announce().
  */
-void uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
-			struct list_head *called)
+unsigned int uffd_queue_putback(struct uffd_queue *q,
+				struct list_head *returning)
 {
+	struct uffd_item *item, *next, *behind;
+	unsigned int nr = 0;
+
 	spin_lock(&q->lock);
-	__uffd_queue_putback(q, item, called);
+	behind = list_first_entry(&q->items, struct uffd_item, link);
+	list_for_each_entry_safe(item, next, returning, link) {
+		list_for_each_entry_from(behind, &q->items, link)
+			if ((long)(behind->seq - item->seq) > 0)
+				break;
+		list_del(&item->link);
+		/* &behind->link is the list head when none is younger. */
+		uffd_queue_link(q, item, &behind->link, UFFD_ITEM_READY);
+		nr++;
+	}
+	/* Behind a held one they can wait for a reader until it is published. */
+	if (!q->readable)
+		nr = 0;
 	spin_unlock(&q->lock);
+	return nr;
 }
 
 static void uffd_batch_add(struct uffd_batch *batch, struct uffd_item *item)
@@ -239,6 +250,13 @@ static void uffd_batch_add(struct uffd_batch *batch, struct uffd_item *item)
 	if (!uffd_item_is_fault(item))
 		batch->item[nr].event = container_of(item, struct uffd_event,
 						     item);
+}
+
+/* Nothing to read.  Whoever was told to go on has been told. */
+static void uffd_queue_take_none(struct uffd_queue *q)
+{
+	if (READ_ONCE(q->resume))
+		WRITE_ONCE(q->resume, false);
 }
 
 /**
@@ -261,7 +279,7 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 	max = min_t(unsigned int, max, UFFD_BATCH);
 	/* Right or wrong, the answer is as good as one of a moment ago. */
 	if (!READ_ONCE(q->readable))
-		return;
+		return uffd_queue_take_none(q);
 
 	spin_lock(&q->lock);
 	list_for_each_entry_safe(item, next, &q->items, link) {
@@ -270,9 +288,9 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		fork = item->msg.event == UFFD_EVENT_FORK;
 		if (fork && batch->nr)
 			break;
-		list_del(&item->link);
-		if (uffd_item_is_fault(item))
-			q->faults--;
+		uffd_queue_unlink(q, item);
+		if (!uffd_item_is_fault(item))
+			q->carried++;
 		uffd_batch_add(batch, item);
 		/*
 		 * The last look at it.  Paired with uffd_shard_wake(): a waker
@@ -288,52 +306,32 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 }
 
 /*
- * Is this CPU the best one for that task to run on, if we are about to leave it?
- * It is if nobody else waits for it here, and its caches are those that the task
- * has used: then the wake-up costs no interrupt of another CPU.
+ * Wakes a reader, under the wait queue's lock.  @flags may ask for it to run on
+ * this CPU, which the caller is about to leave: it is the best one only if its
+ * caches are those that the reader has used.
  */
-static bool uffd_belongs_here(const struct task_struct *task)
+static int uffd_reader_wake(struct wait_queue_entry *entry, unsigned int mode,
+			    int flags, void *key)
 {
-	return single_task_running() &&
-	       cpus_share_cache(task_cpu(task), raw_smp_processor_id());
+	const struct task_struct *reader = entry->private;
+
+	if (!cpus_share_cache(task_cpu(reader), raw_smp_processor_id()))
+		flags = 0;
+	return autoremove_wake_function(entry, mode, flags, key);
 }
 
-static void uffd_queue_wake(struct list_head *called, bool leaving)
+/* The one that came last is the first to be woken. */
+static void uffd_reader_enter(struct uffd_queue *q,
+			      struct wait_queue_entry *entry)
 {
-	struct uffd_reader *reader, *next;
+	unsigned long flags;
 
-	/* Once completed, a reader is gone, and its record. */
-	list_for_each_entry_safe(reader, next, called, link) {
-		if (leaving && uffd_belongs_here(reader->task))
-			complete_on_current_cpu(&reader->call);
-		else
-			complete(&reader->call);
-	}
-}
-
-/* A message that a reader was called for, and will not take, is another one's. */
-static void uffd_queue_pass_on(struct uffd_queue *q)
-{
-	LIST_HEAD(called);
-
-	spin_lock(&q->lock);
-	if (q->readable)
-		uffd_queue_call(q, &called);
-	spin_unlock(&q->lock);
-	uffd_queue_wake(&called, false);
-}
-
-/* Takes the reader off the list.  False if somebody else has taken it. */
-static bool uffd_queue_leave(struct uffd_queue *q, struct uffd_reader *reader)
-{
-	bool taken;
-
-	spin_lock(&q->lock);
-	taken = reader->taken;
-	if (!taken)
-		list_del(&reader->link);
-	spin_unlock(&q->lock);
-	return !taken;
+	spin_lock_irqsave(&q->readers.lock, flags);
+	if (list_empty(&entry->entry))
+		__add_wait_queue_exclusive(&q->readers, entry);
+	/* Has the full barrier that is paired with uffd_queue_announce(). */
+	set_current_state(TASK_INTERRUPTIBLE);
+	spin_unlock_irqrestore(&q->readers.lock, flags);
 }
 
 /**
@@ -344,48 +342,81 @@ static bool uffd_queue_leave(struct uffd_queue *q, struct uffd_reader *reader)
  */
 int uffd_queue_wait(struct uffd_queue *q)
 {
-	struct uffd_reader reader = { .task = current };
-	int ret;
+	DEFINE_WAIT_FUNC(entry, uffd_reader_wake);
+	bool readable;
 
-	init_completion(&reader.call);
-	spin_lock(&q->lock);
-	if (q->readable) {
-		spin_unlock(&q->lock);
+	do {
+		uffd_reader_enter(q, &entry);
+		if (!READ_ONCE(q->readable) && !signal_pending(current))
+			schedule();
+		readable = READ_ONCE(q->readable);
+	} while (!readable && !signal_pending(current));
+	finish_wait(&q->readers, &entry);
+	if (readable && !fatal_signal_pending(current))
 		return 0;
-	}
-	list_add(&reader.link, &q->readers);
-	spin_unlock(&q->lock);
-
-	ret = wait_for_completion_interruptible(&reader.call);
-	if (!ret && !fatal_signal_pending(current))
-		return 0;
-	if (ret && uffd_queue_leave(q, &reader))
-		return ret;
-	/* The call is on its way: our record is in use until it has come. */
-	if (ret)
-		wait_for_completion(&reader.call);
-	uffd_queue_pass_on(q);
+	/* The wake-up that a message has spent on us is another reader's. */
+	if (READ_ONCE(q->readable))
+		wake_up_interruptible(&q->readers);
 	return -ERESTARTSYS;
 }
 
 /**
  * uffd_queue_announce() - wake those who wait for what has been queued
  * @q: the queue
- * @called: the readers
+ * @nr: how many readers there is work for
  * @leaving: the caller is about to sleep
  *
  * Context: no lock of ours held.  The queue must not go away meanwhile: the
  * caller has a reference to the context or is in an RCU read-side section.
  */
-void uffd_queue_announce(struct uffd_queue *q, struct list_head *called,
-			 bool leaving)
+void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving)
 {
-	uffd_queue_wake(called, leaving);
+	if (!nr)
+		return;
 	/*
-	 * The full barrier in wq_has_sleeper() orders our store to ->readable
-	 * before the look for pollers; the one in userfaultfd_poll() orders its
-	 * queueing before its look at ->readable.
+	 * Our store to ->readable, then the look for who waits.  Paired with
+	 * uffd_reader_enter() and with the barrier in userfaultfd_poll().
 	 */
+	smp_mb();
+	if (waitqueue_active(&q->readers)) {
+		if (leaving && single_task_running())
+			__wake_up_on_current_cpu(&q->readers,
+						 TASK_INTERRUPTIBLE, NULL);
+		else
+			wake_up_interruptible_nr(&q->readers, nr);
+	}
+	if (waitqueue_active(&q->pollers))
+		wake_up_poll(&q->pollers, EPOLLIN);
+}
+
+/**
+ * __uffd_queue_go_on() - what a call has been refused for is out of the way
+ * @q: the queue, locked
+ *
+ * A caller that does not wait may have been refused for the sake of an event
+ * that nobody can read any more: it was withdrawn, or another reader has it.  No
+ * message is going to tell that caller to try again, so poll() does.
+ *
+ * Return: true if the caller of this has to call uffd_queue_nudge().
+ */
+bool __uffd_queue_go_on(struct uffd_queue *q)
+{
+	lockdep_assert_held(&q->lock);
+	if (!q->refused)
+		return false;
+	q->refused = false;
+	/* Paired with the unlocked reads of poll() and uffd_queue_take(). */
+	WRITE_ONCE(q->resume, true);
+	return true;
+}
+
+/**
+ * uffd_queue_nudge() - wake pollers, though there may be nothing to read
+ * @q: the queue
+ */
+void uffd_queue_nudge(struct uffd_queue *q)
+{
+	/* As in uffd_queue_announce(), for ->resume. */
 	if (wq_has_sleeper(&q->pollers))
 		wake_up_poll(&q->pollers, EPOLLIN);
 }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The fd half of userfaultfd: what its rooms share.
+ * The fd half of userfaultfd: what its rooms share.  Each calls only those above
+ * it, and fs/userfaultfd.c, the face, calls them all.
  *
- *	wait.c	threads that sleep on a fault, found by address
- *	queue.c	messages, in one order, and the readers that wait for them
- *	event.c	changes of the address space, and the gate they close
+ *	context.c	what a userfaultfd is made of
+ *	queue.c		messages, in one order, and the readers that wait for them
+ *	wait.c		threads that sleep on a fault, found by address
+ *	gate.c		what an event that has not been read refuses
+ *	event.c		changes of the address space, told to the handler
  *
  * Lock order: the fault lock or mmap_lock, a page-table lock, then a shard's lock,
- * then the queue's lock.  Both of ours are taken from process context only, and nothing
- * sleeps under them.  Neither nests inside the lock of the poll wait queue, which
- * aio takes with interrupts off.
+ * then the queue's lock.  Both of ours are taken from process context only, and
+ * nothing sleeps under them.  Neither nests with the locks of the wait queues for
+ * readers and pollers: aio takes the latter with interrupts off.
  */
 
 #ifndef _FS_USERFAULTFD_UFFD_H
@@ -35,13 +38,15 @@ enum uffd_item_state {
 	UFFD_ITEM_NEW,		/* not queued yet */
 	UFFD_ITEM_HELD,		/* queued, but it and all behind it wait */
 	UFFD_ITEM_READY,	/* queued */
-	UFFD_ITEM_TAKEN,	/* in a reader's hands, or already read */
+	UFFD_ITEM_TAKEN,	/* a reader has a copy of it */
+	UFFD_ITEM_RETURNING,	/* that reader could not deliver it */
 	UFFD_ITEM_GONE,		/* nobody must read it any more */
 };
 
 /**
  * struct uffd_item - a message's place in the queue
- * @link: in uffd_queue.items while HELD or READY
+ * @link: in uffd_queue.items while HELD or READY; in a reader's list, guarded by
+ *	the queue's lock all the same, while RETURNING
  * @seq: its place in the order of all messages of the context
  * @state: see enum uffd_item_state; a waker peeks at it unlocked
  * @msg: what read() returns
@@ -55,32 +60,41 @@ struct uffd_item {
 
 /**
  * struct uffd_queue - messages in the order of their causes, and who waits
- * @lock: guards all of it but @pollers, which has a lock of its own
+ * @lock: guards all but the wait queues, which have locks of their own
+ * @readable: the first item is READY; readers and poll() look at it with no lock
+ * @refused: a call was refused while nothing was readable
+ * @resume: that call may be tried again; poll() looks at it with no lock, and the
+ *	next read() that finds nothing clears it
+ * @held: how many of @items are HELD
+ * @carried: how many events are TAKEN and not delivered yet
+ * @nr: length of @items
+ * @faults: how many of @items are faults, for fdinfo
  * @seq: of the newest message
  * @items: messages that no reader has taken, oldest first
- * @held: how many of @items are HELD
- * @faults: how many of @items are faults, for fdinfo
- * @readable: the first item is READY; poll() reads it with no lock
  * @readers: readers with nothing to read, the last to come first
  * @pollers: poll(), epoll, aio and io_uring
  */
 struct uffd_queue {
 	spinlock_t lock;
 	bool readable;
+	bool refused;
+	bool resume;
 	unsigned int held;
+	unsigned int carried;
+	unsigned int nr;
 	unsigned long faults;
 	unsigned long seq;
 	struct list_head items;
-	struct list_head readers;
 
-	wait_queue_head_t pollers ____cacheline_aligned_in_smp;
+	wait_queue_head_t readers ____cacheline_aligned_in_smp;
+	wait_queue_head_t pollers;
 };
 
 /* Messages taken, and copied to userland, at a time. */
 #define UFFD_BATCH	16
 
 /**
- * struct uffd_batch - messages in a reader's hands
+ * struct uffd_batch - messages on their way to a reader's memory
  * @nr: how many
  * @msg: copies, since a sleeper may wake and take the original with it
  * @item: what is needed to give back those that could not be delivered
@@ -97,23 +111,34 @@ struct uffd_batch {
 };
 
 void uffd_queue_init(struct uffd_queue *q);
-void uffd_queue_add(struct uffd_queue *q, struct uffd_item *item,
-		    struct list_head *called);
-void uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
-			struct list_head *called);
-void __uffd_queue_append(struct uffd_queue *q, struct uffd_item *item,
-			 enum uffd_item_state state, struct list_head *called);
-void __uffd_queue_publish(struct uffd_queue *q, struct uffd_item *item,
-			  struct list_head *called);
-void __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item,
-			 struct list_head *called);
-void __uffd_queue_putback(struct uffd_queue *q, struct uffd_item *item,
-			  struct list_head *called);
+unsigned int uffd_queue_add(struct uffd_queue *q, struct uffd_item *item);
+unsigned int __uffd_queue_append(struct uffd_queue *q, struct uffd_item *item,
+				 enum uffd_item_state state);
+unsigned int __uffd_queue_publish(struct uffd_queue *q, struct uffd_item *item);
+unsigned int __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item);
+void __uffd_queue_collect(struct uffd_queue *q, struct uffd_item *item,
+			  struct list_head *returning);
+unsigned int uffd_queue_putback(struct uffd_queue *q,
+				struct list_head *returning);
 void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		     unsigned int max);
 int uffd_queue_wait(struct uffd_queue *q);
-void uffd_queue_announce(struct uffd_queue *q, struct list_head *called,
-			 bool leaving);
+void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving);
+bool __uffd_queue_go_on(struct uffd_queue *q);
+void uffd_queue_nudge(struct uffd_queue *q);
+
+/**
+ * uffd_item_linked() - can the message still be taken back?
+ * @item: a message; the queue is locked
+ *
+ * Return: true if it is in the queue, or on its way back there.
+ */
+static inline bool uffd_item_linked(const struct uffd_item *item)
+{
+	return item->state == UFFD_ITEM_HELD ||
+	       item->state == UFFD_ITEM_READY ||
+	       item->state == UFFD_ITEM_RETURNING;
+}
 
 /**
  * uffd_item_is_fault() - is this the message of a fault, or of an event?
@@ -174,22 +199,29 @@ void uffd_index_unpark(struct uffd_index *index, struct uffd_queue *queue,
 unsigned int uffd_index_wake(struct uffd_index *index,
 			     struct uffd_queue *queue, unsigned long first,
 			     unsigned long last);
-bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
-			unsigned long address, unsigned long seq);
+void uffd_index_collect(struct uffd_index *index, struct uffd_queue *queue,
+			unsigned long address, unsigned long seq,
+			struct list_head *returning);
 unsigned long uffd_index_count(struct uffd_index *index);
 
 /*
- * Events: event.c
+ * Events and the gate: event.c, gate.c
  */
 
 /* Events read lately that a call in flight is still measured against. */
 #define UFFD_HISTORY	16
 
+/* Unread events whose threads were killed: no more are caused beyond these. */
+#define UFFD_MAX_ABANDONED	4096
+
 /**
  * struct uffd_events - what fills are measured against
  * @generation: number of the newest event; fills read it with no lock
- * @nr_unread: length of @unread; fills read it with no lock
- * @unread: events that have not reached a reader's memory, oldest first
+ * @nr_unread: events that have not reached a reader's memory; fills read it with
+ *	no lock
+ * @everywhere: how many of them concern every call
+ * @ranges: the others, by range
+ * @abandoned: how many of them nobody waits for; read with no lock
  * @gate: fills that wait for a held event to be published
  * @forgotten: newest generation that has dropped out of @history
  * @history: ring of events that have been read
@@ -200,7 +232,9 @@ unsigned long uffd_index_count(struct uffd_index *index);
 struct uffd_events {
 	unsigned long generation;
 	unsigned int nr_unread;
-	struct list_head unread;
+	unsigned int everywhere;
+	unsigned int abandoned;
+	struct rb_root_cached ranges;
 	wait_queue_head_t gate;
 	unsigned long forgotten;
 	struct {
@@ -218,10 +252,14 @@ struct uffd_events {
  * @child: of a FORK, the context of the child's mm; a reference, handed over
  *	to the child's file when the event is delivered
  * @generation: its number among the events of the context
- * @unread: in uffd_events.unread; queue's lock
+ * @node: in uffd_events.ranges, if it has a range, while @unread; queue's lock
+ * @subtree_last: of the interval tree
  * @batch: in the list that the hooks pass from prepare to complete
  * @done: delivered, or never going to be
- * @orphan: the thread that caused it has been killed; queue's lock
+ * @unread: not delivered yet, and going to be; queue's lock
+ * @withdrawn: its change has not happened, but a reader had it; queue's lock
+ * @abandoned: the thread that caused it has been killed; queue's lock
+ * @unmapped: of an UNMAP: its range has no VMAs any more; of that thread
  */
 struct uffd_event {
 	struct uffd_item item;
@@ -229,20 +267,29 @@ struct uffd_event {
 	struct userfaultfd_ctx *ctx;
 	struct userfaultfd_ctx *child;
 	unsigned long generation;
-	struct list_head unread;
+	struct rb_node node;
+	unsigned long subtree_last;
 	struct list_head batch;
 	struct completion done;
-	bool orphan;
+	bool unread;
+	bool withdrawn;
+	bool abandoned;
+	bool unmapped;
 };
 
 void uffd_events_init(struct uffd_events *events);
+void __uffd_gate_close(struct uffd_event *event);
+void __uffd_gate_open(struct uffd_event *event);
+void __uffd_gate_remember(const struct uffd_event *event);
+bool uffd_gate_any_unread(const struct userfaultfd_ctx *ctx);
+
 void uffd_events_release(struct userfaultfd_ctx *ctx);
 void uffd_event_delivered(struct uffd_event *event);
-void uffd_event_putback(struct uffd_event *event);
+void uffd_event_collect(struct uffd_event *event, struct list_head *returning);
 bool uffd_event_is_fork(const struct uffd_event *event);
 
 /*
- * The context
+ * The context: context.c
  */
 
 /**
@@ -278,6 +325,7 @@ struct userfaultfd_ctx *uffd_ctx_alloc(struct mm_struct *mm,
 				       unsigned int flags, u64 features);
 void uffd_ctx_get(struct userfaultfd_ctx *ctx);
 void uffd_ctx_put(struct userfaultfd_ctx *ctx);
+void uffd_ctx_init_cache(void);
 
 /**
  * uffd_has() - was this feature asked for?

@@ -119,6 +119,18 @@ void uffd_index_park(struct uffd_index *index, struct uffd_waiter *waiter)
 	spin_unlock(&shard->lock);
 }
 
+/*
+ * Sees to it that nobody reads the message.  The shard is locked.  A fault holds
+ * nothing back, so there is no reader to wake.
+ */
+static void uffd_waiter_withdraw(struct uffd_queue *queue,
+				 struct uffd_waiter *waiter)
+{
+	spin_lock(&queue->lock);
+	__uffd_queue_remove(queue, &waiter->item);
+	spin_unlock(&queue->lock);
+}
+
 /**
  * uffd_index_unpark() - take a thread out of the index, if no waker has
  * @index: the index
@@ -129,13 +141,10 @@ void uffd_index_unpark(struct uffd_index *index, struct uffd_queue *queue,
 		       struct uffd_waiter *waiter)
 {
 	struct uffd_shard *shard = uffd_shard_of(index, waiter->address);
-	LIST_HEAD(none);	/* a fault holds nothing back */
 
 	spin_lock(&shard->lock);
 	if (waiter->parked) {
-		spin_lock(&queue->lock);
-		__uffd_queue_remove(queue, &waiter->item, &none);
-		spin_unlock(&queue->lock);
+		uffd_waiter_withdraw(queue, waiter);
 		rb_erase(&waiter->node, &shard->sleepers);
 		waiter->parked = false;
 	}
@@ -157,9 +166,9 @@ static void uffd_waiter_release(struct uffd_shard *shard,
 
 /*
  * Wakes the sleepers of one shard.  Only messages that no reader has taken need
- * the queue's lock.  The state is peeked at without it: the reader has made TAKEN
- * his last access to the record, and the one way back from there,
- * uffd_index_putback(), needs the shard's lock, which we have.
+ * the queue's lock.  The state is peeked at without it: to make it TAKEN was the
+ * reader's last access to the record, and the one way back from there,
+ * uffd_index_collect(), needs the shard's lock, which is held here.
  */
 static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 				    struct uffd_queue *queue,
@@ -168,18 +177,14 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 	struct uffd_waiter *waiter, *next;
 	unsigned int nr = 0;
 	DEFINE_WAKE_Q(wake);
-	LIST_HEAD(none);	/* as above */
 
 	spin_lock(&shard->lock);
 	for (waiter = uffd_shard_find(shard, first);
 	     waiter && waiter->address <= last; waiter = next) {
 		next = uffd_waiter_next(waiter);
 		/* Paired with uffd_queue_take(). */
-		if (smp_load_acquire(&waiter->item.state) != UFFD_ITEM_TAKEN) {
-			spin_lock(&queue->lock);
-			__uffd_queue_remove(queue, &waiter->item, &none);
-			spin_unlock(&queue->lock);
-		}
+		if (smp_load_acquire(&waiter->item.state) != UFFD_ITEM_TAKEN)
+			uffd_waiter_withdraw(queue, waiter);
 		uffd_waiter_release(shard, waiter, &wake);
 		nr++;
 	}
@@ -231,38 +236,37 @@ unsigned int uffd_index_wake(struct uffd_index *index,
 }
 
 /**
- * uffd_index_putback() - give back the message of a fault, if it still matters
+ * uffd_index_collect() - the message of a fault could not be delivered
  * @index: the index
  * @queue: the queue it was taken from
  * @address: as in the message
  * @seq: its place in the queue
+ * @returning: messages on their way back; it becomes the last one, if its thread
+ *	still sleeps
  *
- * Return: true if the thread still sleeps and its message can be read again.
+ * To be followed by uffd_queue_putback().
  */
-bool uffd_index_putback(struct uffd_index *index, struct uffd_queue *queue,
-			unsigned long address, unsigned long seq)
+void uffd_index_collect(struct uffd_index *index, struct uffd_queue *queue,
+			unsigned long address, unsigned long seq,
+			struct list_head *returning)
 {
 	struct uffd_shard *shard = uffd_shard_of(index, address);
 	struct uffd_waiter *waiter;
-	bool found = false;
-	LIST_HEAD(called);
 
 	spin_lock(&shard->lock);
 	for (waiter = uffd_shard_find(shard, address);
 	     waiter && waiter->address == address;
 	     waiter = uffd_waiter_next(waiter)) {
-		/* Who has TAKEN it is us, so it does not change. */
+		/* It was TAKEN by the caller, so it does not change. */
 		if (READ_ONCE(waiter->item.state) != UFFD_ITEM_TAKEN ||
 		    waiter->item.seq != seq)
 			continue;
-		uffd_queue_putback(queue, &waiter->item, &called);
-		found = true;
+		spin_lock(&queue->lock);
+		__uffd_queue_collect(queue, &waiter->item, returning);
+		spin_unlock(&queue->lock);
 		break;
 	}
 	spin_unlock(&shard->lock);
-	if (found)
-		uffd_queue_announce(queue, &called, false);
-	return found;
 }
 
 /**
@@ -336,17 +340,33 @@ static unsigned int uffd_sleep_state(const struct vm_fault *vmf)
 						  TASK_UNINTERRUPTIBLE;
 }
 
-/* Sleeps until a waker has cleared ->parked, or a signal comes. */
-static void uffd_sleep(struct uffd_waiter *waiter, unsigned int state)
+/*
+ * Sleeps until a waker has cleared ->parked, or a signal comes.  Signals are
+ * looked for after the CPU has been offered to others, not before: a kernel access
+ * that is not allowed to act on a signal comes again at once, and with one CPU
+ * the handler would never run.
+ *
+ * It has come again already if a signal is pending and the fault has been tried
+ * before.  Then sleep for a moment all the same, in vain or not, instead of
+ * spending a CPU on faults that end before they begin.
+ */
+static void uffd_sleep(struct uffd_waiter *waiter, const struct vm_fault *vmf,
+		       unsigned int state)
 {
-	for (;;) {
+	long left = MAX_SCHEDULE_TIMEOUT;
+
+	if ((vmf->flags & FAULT_FLAG_TRIED) &&
+	    signal_pending_state(state, current)) {
+		state = TASK_KILLABLE;
+		left = 1;
+	}
+	do {
 		set_current_state(state);
 		/* Paired with uffd_waiter_release(). */
-		if (!smp_load_acquire(&waiter->parked) ||
-		    signal_pending_state(state, current))
+		if (!smp_load_acquire(&waiter->parked))
 			break;
-		schedule();
-	}
+		left = schedule_timeout(left);
+	} while (left && !signal_pending_state(state, current));
 	__set_current_state(TASK_RUNNING);
 }
 
@@ -398,8 +418,8 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	struct userfaultfd_ctx *ctx = vmf->vma->vm_userfaultfd_ctx.ctx;
 	unsigned int state = uffd_sleep_state(vmf);
 	struct uffd_waiter waiter __uninitialized;
-	LIST_HEAD(called);
-	bool open, woken;
+	unsigned int readers = 0;
+	bool open, woken, leaving;
 
 	/* A task that is being torn down or dumped has nobody to wait for. */
 	if (current->flags & (PF_EXITING | PF_DUMPCORE))
@@ -413,7 +433,7 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	/*
 	 * The file is being released, and release waits for our lock: let go of
 	 * it, even for GUP, which would otherwise keep it and come again.  And
-	 * of the CPU, or we come again before release has had its turn.
+	 * of the CPU, or this thread comes again before release can run.
 	 */
 	if (READ_ONCE(ctx->released)) {
 		release_fault_lock(vmf);
@@ -429,23 +449,23 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	smp_mb();
 	open = userfaultfd_fault_open(vmf, reason);
 	if (open)
-		uffd_queue_add(&ctx->queue, &waiter.item, &called);
+		readers = uffd_queue_add(&ctx->queue, &waiter.item);
 
 	/*
 	 * From here on release of the file can go ahead.  RCU keeps the context
-	 * for us while we tell the readers.
+	 * while the readers are told.
 	 */
+	leaving = !signal_pending_state(state, current);
 	rcu_read_lock();
 	release_fault_lock(vmf);
-	if (open)
-		uffd_queue_announce(&ctx->queue, &called, true);
+	uffd_queue_announce(&ctx->queue, readers, leaving);
 	rcu_read_unlock();
 
 	if (open)
-		uffd_sleep(&waiter, state);
+		uffd_sleep(&waiter, vmf, state);
 
 	rcu_read_lock();
-	/* Paired with uffd_waiter_release(): if not, it is ours again. */
+	/* Paired with uffd_waiter_release(): if not, no waker has the record. */
 	woken = !smp_load_acquire(&waiter.parked);
 	if (!woken)
 		uffd_index_unpark(&ctx->index, &ctx->queue, &waiter);

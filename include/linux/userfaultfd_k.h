@@ -217,18 +217,21 @@ int dup_userfaultfd(struct vm_area_struct *vma, struct list_head *events);
 void dup_userfaultfd_complete(struct list_head *events);
 void dup_userfaultfd_fail(struct list_head *events);
 
+bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma);
 void mremap_userfaultfd_prep(struct vm_area_struct *vma,
 			     struct list_head *events);
 void mremap_userfaultfd_complete(struct list_head *events, unsigned long from,
 				 unsigned long to, unsigned long len);
 
-bool userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
-			unsigned long end);
+int userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
+		       unsigned long end);
 
 int userfaultfd_unmap_prep(struct vm_area_struct *vma, unsigned long start,
 			   unsigned long end, struct list_head *events);
 void userfaultfd_unmap_fail(struct list_head *events, unsigned long start,
 			    unsigned long end);
+void userfaultfd_unmap_publish(struct list_head *events, unsigned long start,
+			       unsigned long end);
 void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events);
 
 /*
@@ -243,9 +246,10 @@ void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events);
  *	empty
  * @range.start: first byte
  * @range.end: byte after the last
+ * @nowait: the call must not wait for an event to be published
  *
  * An event that was queued after the call began means that the caller acts on
- * stale knowledge.  See fs/userfaultfd/event.c.
+ * stale knowledge.  See fs/userfaultfd/gate.c.
  *
  * It lives on the caller's stack, and is used as follows:
  * userfaultfd_gate_init() when the call begins; userfaultfd_gate_pass() before
@@ -260,10 +264,11 @@ struct uffd_gate {
 		unsigned long start;
 		unsigned long end;
 	} range[2];
+	bool nowait;
 };
 
 void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
-			   unsigned long start, unsigned long len);
+			   unsigned long start, unsigned long len, bool nowait);
 int userfaultfd_gate_pass(struct uffd_gate *gate);
 bool userfaultfd_gate_moved(struct uffd_gate *gate);
 
@@ -275,7 +280,7 @@ void userfaultfd_wake_range(struct userfaultfd_ctx *ctx, unsigned long start,
  */
 
 bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason);
-void userfaultfd_settle(struct mm_struct *mm, unsigned long start,
+void userfaultfd_settle(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end);
 
 /**
@@ -304,6 +309,7 @@ enum uffd_fill_op {
  *	not be aligned; else not used
  * @len: bytes, a multiple of the page size, not zero, not wrapping
  * @wp: for UFFD_FILL_COPY and UFFD_FILL_CONTINUE: map them write-protected
+ * @nowait: do not wait for an event to be published
  */
 struct uffd_fill_request {
 	struct userfaultfd_ctx *ctx;
@@ -313,6 +319,7 @@ struct uffd_fill_request {
 	unsigned long src;
 	unsigned long len;
 	bool wp;
+	bool nowait;
 };
 
 ssize_t userfaultfd_fill(const struct uffd_fill_request *req);
@@ -325,6 +332,7 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req);
  * @src: first address to move from, page aligned
  * @len: bytes, a multiple of the page size, not zero, not wrapping
  * @allow_holes: pass over what is missing in the source
+ * @nowait: do not wait for an event to be published
  */
 struct uffd_move_request {
 	struct userfaultfd_ctx *ctx;
@@ -333,6 +341,7 @@ struct uffd_move_request {
 	unsigned long src;
 	unsigned long len;
 	bool allow_holes;
+	bool nowait;
 };
 
 ssize_t userfaultfd_move(const struct uffd_move_request *req);
@@ -347,7 +356,8 @@ void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm);
 void userfaultfd_reset_ctx(struct vm_area_struct *vma);
 
 int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
-			unsigned long start, unsigned long len, bool enable_wp);
+			unsigned long start, unsigned long len, bool enable_wp,
+			bool nowait);
 long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long len, bool enable_wp);
 
@@ -368,10 +378,10 @@ static inline void dup_userfaultfd_complete(struct list_head *events)
 {
 }
 
-static inline bool userfaultfd_remove(struct vm_area_struct *vma,
-				      unsigned long start, unsigned long end)
+static inline int userfaultfd_remove(struct vm_area_struct *vma,
+				     unsigned long start, unsigned long end)
 {
-	return true;
+	return 0;
 }
 
 static inline void userfaultfd_unmap_complete(struct mm_struct *mm,
@@ -394,6 +404,12 @@ static inline void mremap_userfaultfd_complete(struct list_head *events,
 static inline bool
 is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
 				struct vm_userfaultfd_ctx vm_ctx)
+{
+	return true;
+}
+
+static inline bool
+mremap_userfaultfd_may_move(const struct vm_area_struct *vma)
 {
 	return true;
 }
@@ -422,6 +438,12 @@ static inline void dup_userfaultfd_fail(struct list_head *events)
 static inline void userfaultfd_unmap_fail(struct list_head *events,
 					  unsigned long start,
 					  unsigned long end)
+{
+}
+
+static inline void userfaultfd_unmap_publish(struct list_head *events,
+					     unsigned long start,
+					     unsigned long end)
 {
 }
 

@@ -807,7 +807,8 @@ ssize_t userfaultfd_move(const struct uffd_move_request *req)
 	struct uffd_move move = { .req = req };
 	int ret;
 
-	userfaultfd_gate_init(&move.gate, req->ctx, req->dst, req->len);
+	userfaultfd_gate_init(&move.gate, req->ctx, req->dst, req->len,
+			      req->nowait);
 	move.gate.range[1].start = req->src;
 	move.gate.range[1].end = req->src + req->len;
 	do {

@@ -72,6 +72,7 @@ static int uffd_protect_vmas(struct mm_struct *mm, unsigned long start,
  * @start: first byte, page aligned
  * @len: bytes, a multiple of the page size, not zero, not wrapping
  * @enable_wp: protect, rather than unprotect
+ * @nowait: do not wait for an event to be published
  *
  * Stops at the first VMA that cannot be; those before it are done then.
  *
@@ -82,12 +83,13 @@ static int uffd_protect_vmas(struct mm_struct *mm, unsigned long start,
  * write protection; -EINVAL if it is part of a huge page; -ENOMEM; -EINTR.
  */
 int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
-			unsigned long start, unsigned long len, bool enable_wp)
+			unsigned long start, unsigned long len, bool enable_wp,
+			bool nowait)
 {
 	struct uffd_gate gate;
 	int ret;
 
-	userfaultfd_gate_init(&gate, ctx, start, len);
+	userfaultfd_gate_init(&gate, ctx, start, len, nowait);
 	for (;;) {
 		ret = userfaultfd_gate_pass(&gate);
 		if (ret)

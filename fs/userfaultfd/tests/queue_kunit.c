@@ -39,49 +39,63 @@ static int queue_test_init(struct kunit *test)
 
 static void add_fault(struct queue_fixture *f, unsigned int i)
 {
-	LIST_HEAD(called);
+	unsigned int nr = uffd_queue_add(&f->queue, &f->fault[i]);
 
-	uffd_queue_add(&f->queue, &f->fault[i], &called);
-	uffd_queue_announce(&f->queue, &called, false);
+	uffd_queue_announce(&f->queue, nr, false);
 }
 
 static void add_event(struct queue_fixture *f, unsigned int i,
 		      enum uffd_item_state state)
 {
-	LIST_HEAD(called);
+	unsigned int nr;
 
 	spin_lock(&f->queue.lock);
-	__uffd_queue_append(&f->queue, &f->event[i].item, state, &called);
+	nr = __uffd_queue_append(&f->queue, &f->event[i].item, state);
 	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &called, false);
+	uffd_queue_announce(&f->queue, nr, false);
 }
 
 static void publish_event(struct queue_fixture *f, unsigned int i)
 {
-	LIST_HEAD(called);
+	unsigned int nr;
 
 	spin_lock(&f->queue.lock);
-	__uffd_queue_publish(&f->queue, &f->event[i].item, &called);
+	nr = __uffd_queue_publish(&f->queue, &f->event[i].item);
 	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &called, false);
+	uffd_queue_announce(&f->queue, nr, false);
 }
 
 static void remove_item(struct queue_fixture *f, struct uffd_item *item)
 {
-	LIST_HEAD(called);
+	unsigned int nr;
 
 	spin_lock(&f->queue.lock);
-	__uffd_queue_remove(&f->queue, item, &called);
+	nr = __uffd_queue_remove(&f->queue, item);
 	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &called, false);
+	uffd_queue_announce(&f->queue, nr, false);
+}
+
+static void collect(struct queue_fixture *f, struct uffd_item *item,
+		    struct list_head *returning)
+{
+	spin_lock(&f->queue.lock);
+	__uffd_queue_collect(&f->queue, item, returning);
+	spin_unlock(&f->queue.lock);
+}
+
+static void put_back_all(struct queue_fixture *f, struct list_head *returning)
+{
+	unsigned int nr = uffd_queue_putback(&f->queue, returning);
+
+	uffd_queue_announce(&f->queue, nr, false);
 }
 
 static void put_back(struct queue_fixture *f, struct uffd_item *item)
 {
-	LIST_HEAD(called);
+	LIST_HEAD(returning);
 
-	uffd_queue_putback(&f->queue, item, &called);
-	uffd_queue_announce(&f->queue, &called, false);
+	collect(f, item, &returning);
+	put_back_all(f, &returning);
 }
 
 static unsigned int take(struct queue_fixture *f, unsigned int max)
@@ -251,6 +265,36 @@ static void queue_putback_held(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, take(f, UFFD_BATCH), 0);
 }
 
+/* Several at once, to places between others: nobody sees a part of them. */
+static void queue_putback_all(struct kunit *test)
+{
+	struct queue_fixture *f = test->priv;
+	LIST_HEAD(returning);
+	unsigned int i;
+
+	for (i = 0; i < 5; i++)
+		add_fault(f, i);
+	KUNIT_ASSERT_EQ(test, take(f, 4), 4);
+	collect(f, &f->fault[0], &returning);
+	collect(f, &f->fault[1], &returning);
+	collect(f, &f->fault[3], &returning);
+	KUNIT_ASSERT_EQ(test, take(f, UFFD_BATCH), 1);
+	expect_fault(test, 0, 4);
+	KUNIT_EXPECT_FALSE(test, f->queue.readable);
+
+	/* Resolved on the way back. */
+	remove_item(f, &f->fault[1]);
+	put_back(f, &f->fault[4]);
+	put_back_all(f, &returning);
+	KUNIT_EXPECT_TRUE(test, list_empty(&returning));
+	KUNIT_EXPECT_EQ(test, f->queue.faults, 3);
+	KUNIT_EXPECT_EQ(test, f->queue.nr, 3);
+	KUNIT_ASSERT_EQ(test, take(f, UFFD_BATCH), 3);
+	expect_fault(test, 0, 0);
+	expect_fault(test, 1, 3);
+	expect_fault(test, 2, 4);
+}
+
 static void queue_putback_last(struct kunit *test)
 {
 	struct queue_fixture *f = test->priv;
@@ -339,9 +383,9 @@ static unsigned int nr_asleep(struct uffd_queue *queue)
 {
 	unsigned int nr;
 
-	spin_lock(&queue->lock);
-	nr = list_count_nodes(&queue->readers);
-	spin_unlock(&queue->lock);
+	spin_lock_irq(&queue->readers.lock);
+	nr = list_count_nodes(&queue->readers.head);
+	spin_unlock_irq(&queue->readers.lock);
 	return nr;
 }
 
@@ -428,25 +472,46 @@ static void queue_held_wakes_nobody(struct kunit *test)
 	stop_readers(reader, 4);
 }
 
+/*
+ * The reader that is woken for the message is killed on its way.  One CPU, or
+ * the reader's own being this one, makes sure of it; else it may come first.
+ */
 static void queue_hand_over(struct kunit *test)
 {
 	struct queue_fixture *f = test->priv;
 	struct reader reader[2] = {};
-	LIST_HEAD(called);
+	unsigned int nr;
 
 	start_readers(test, reader, 2);
-	/* The reader that is called for the message is killed on its way. */
-	spin_lock(&f->queue.lock);
-	__uffd_queue_append(&f->queue, &f->fault[0], UFFD_ITEM_READY, &called);
+	preempt_disable();
+	nr = uffd_queue_add(&f->queue, &f->fault[0]);
+	uffd_queue_announce(&f->queue, nr, false);
 	send_sig(SIGKILL, reader[1].task, 1);
-	spin_unlock(&f->queue.lock);
-	uffd_queue_announce(&f->queue, &called, false);
+	preempt_enable();
 
 	expect_returned(test, reader, 2, 2);
 	KUNIT_EXPECT_EQ(test, reader[1].ret, -ERESTARTSYS);
 	KUNIT_EXPECT_EQ(test, reader[0].ret, 0);
 	KUNIT_EXPECT_TRUE(test, f->queue.readable);
 	stop_readers(reader, 2);
+}
+
+/* A reader that was chosen and has not run yet keeps no other from being woken. */
+static void queue_no_captive(struct kunit *test)
+{
+	struct queue_fixture *f = test->priv;
+	struct reader reader[3] = {};
+	unsigned int i, nr[2];
+
+	start_readers(test, reader, 3);
+	/* Two threads queue a message each, and the first one stops there. */
+	for (i = 0; i < 2; i++)
+		nr[i] = uffd_queue_add(&f->queue, &f->fault[i]);
+	uffd_queue_announce(&f->queue, nr[1], false);
+	expect_returned(test, reader, 3, 1);
+	KUNIT_EXPECT_TRUE(test, f->queue.readable);
+	KUNIT_EXPECT_EQ(test, take(f, UFFD_BATCH), 2);
+	stop_readers(reader, 3);
 }
 
 static void queue_putback_wakes(struct kunit *test)
@@ -472,12 +537,14 @@ static struct kunit_case queue_cases[] = {
 	KUNIT_CASE(queue_fork_alone),
 	KUNIT_CASE(queue_putback),
 	KUNIT_CASE(queue_putback_held),
+	KUNIT_CASE(queue_putback_all),
 	KUNIT_CASE(queue_putback_last),
 	KUNIT_CASE(queue_resolved),
 	KUNIT_CASE(queue_seq_wraps),
 	KUNIT_CASE(queue_wakes_one),
 	KUNIT_CASE(queue_held_wakes_nobody),
 	KUNIT_CASE(queue_hand_over),
+	KUNIT_CASE(queue_no_captive),
 	KUNIT_CASE(queue_putback_wakes),
 	{}
 };

@@ -49,9 +49,8 @@ static struct uffd_waiter *park_and_tell(struct wait_fixture *f,
 					 unsigned int i, unsigned long address)
 {
 	struct uffd_waiter *waiter = park(f, i, address);
-	LIST_HEAD(called);
 
-	uffd_queue_add(&f->queue, &waiter->item, &called);
+	uffd_queue_add(&f->queue, &waiter->item);
 	return waiter;
 }
 
@@ -205,11 +204,47 @@ static void wait_before_message(struct kunit *test)
 {
 	struct wait_fixture *f = test->priv;
 	struct uffd_waiter *waiter = park(f, 0, 0x1000);
-	LIST_HEAD(none);
 
 	KUNIT_EXPECT_EQ(test, wake(f, 0x1000, 0x1fff), 1);
-	uffd_queue_add(&f->queue, &waiter->item, &none);
+	KUNIT_EXPECT_EQ(test, uffd_queue_add(&f->queue, &waiter->item), 0);
 	KUNIT_EXPECT_FALSE(test, f->queue.readable);
+}
+
+/* Gives back the message of a fault; true if its thread sleeps, and it is read. */
+static bool put_back(struct wait_fixture *f, unsigned long address,
+		     unsigned long seq)
+{
+	LIST_HEAD(returning);
+	bool found;
+
+	uffd_index_collect(&f->index, &f->queue, address, seq, &returning);
+	found = !list_empty(&returning);
+	uffd_queue_putback(&f->queue, &returning);
+	return found;
+}
+
+/* A waker meets a message on its way back. */
+static void wait_returning(struct kunit *test)
+{
+	struct wait_fixture *f = test->priv;
+	LIST_HEAD(returning);
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		park_and_tell(f, i, 0x1000 * i);
+	uffd_queue_take(&f->queue, &f->batch, UFFD_BATCH);
+	KUNIT_ASSERT_EQ(test, f->batch.nr, 2);
+	for (i = 0; i < 2; i++)
+		uffd_index_collect(&f->index, &f->queue, 0x1000 * i,
+				   f->batch.item[i].seq, &returning);
+	KUNIT_EXPECT_EQ(test, list_count_nodes(&returning), 2);
+	KUNIT_EXPECT_EQ(test, wake(f, 0, 0xfff), 1);
+	KUNIT_EXPECT_EQ(test, list_count_nodes(&returning), 1);
+	KUNIT_EXPECT_EQ(test, uffd_queue_putback(&f->queue, &returning), 1);
+	uffd_queue_take(&f->queue, &f->batch, UFFD_BATCH);
+	KUNIT_ASSERT_EQ(test, f->batch.nr, 1);
+	KUNIT_EXPECT_EQ(test, f->batch.msg[0].arg.pagefault.address, 0x1000);
+	KUNIT_EXPECT_EQ(test, wake(f, 0, ULONG_MAX), 1);
 }
 
 static void wait_putback(struct kunit *test)
@@ -226,25 +261,20 @@ static void wait_putback(struct kunit *test)
 	for (i = 0; i < 3; i++)
 		seq[i] = f->batch.item[i].seq;
 
-	KUNIT_EXPECT_TRUE(test, uffd_index_putback(&f->index, &f->queue,
-						   0x1000, seq[1]));
+	KUNIT_EXPECT_TRUE(test, put_back(f, 0x1000, seq[1]));
 	KUNIT_EXPECT_EQ(test, f->queue.faults, 1);
 	/* It is there already. */
-	KUNIT_EXPECT_FALSE(test, uffd_index_putback(&f->index, &f->queue,
-						    0x1000, seq[1]));
+	KUNIT_EXPECT_FALSE(test, put_back(f, 0x1000, seq[1]));
 	uffd_queue_take(&f->queue, &f->batch, UFFD_BATCH);
 	KUNIT_ASSERT_EQ(test, f->batch.nr, 1);
 	KUNIT_EXPECT_EQ(test, f->batch.item[0].seq, seq[1]);
 
 	/* Its thread has gone. */
 	uffd_index_unpark(&f->index, &f->queue, &f->waiter[0]);
-	KUNIT_EXPECT_FALSE(test, uffd_index_putback(&f->index, &f->queue,
-						    0x1000, seq[0]));
-	KUNIT_EXPECT_FALSE(test, uffd_index_putback(&f->index, &f->queue,
-						    0x3000, seq[2]));
+	KUNIT_EXPECT_FALSE(test, put_back(f, 0x1000, seq[0]));
+	KUNIT_EXPECT_FALSE(test, put_back(f, 0x3000, seq[2]));
 	KUNIT_EXPECT_EQ(test, wake(f, 0x1000, 0x1fff), 2);
-	KUNIT_EXPECT_FALSE(test, uffd_index_putback(&f->index, &f->queue,
-						    0x1000, seq[2]));
+	KUNIT_EXPECT_FALSE(test, put_back(f, 0x1000, seq[2]));
 	KUNIT_EXPECT_FALSE(test, f->queue.readable);
 }
 
@@ -293,6 +323,7 @@ static struct kunit_case wait_cases[] = {
 	KUNIT_CASE(wait_withdraws),
 	KUNIT_CASE(wait_before_message),
 	KUNIT_CASE(wait_putback),
+	KUNIT_CASE(wait_returning),
 	KUNIT_CASE(wait_random),
 	{}
 };

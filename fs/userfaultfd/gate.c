@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: what an unread event refuses.
+ *
+ * How it works
+ * ------------
+ * A handler that fills a page while an event is unread acts on stale knowledge:
+ * what it puts there may have been dropped, moved, or be missing in a child.
+ * Such a call gets -EAGAIN, which means: read on.  REMOVE and UNMAP concern
+ * calls on their own range, FORK and REMAP every call.  Unread events with a range
+ * stand in an interval tree, the others are counted: so the answer does not take
+ * longer when there are many.
+ *
+ * Calls that are under way when an event comes are caught too, without a lock
+ * shared with those who cause events: each event advances a generation.  A call
+ * notes it when it begins and looks at it again under each page-table lock
+ * before it maps anything (userfaultfd_gate_moved()).  After it has advanced the
+ * generation the change takes the same page-table lock, or else it has the VMA
+ * locked for writing all along.  So either the call comes first, and what it has
+ * mapped is subject to the change; or it sees the new generation, and finds out
+ * if the event concerns it: among the unread ones, or in a short history of those
+ * that have been read since the call began.  If so it maps nothing, drops its
+ * locks and comes back to userfaultfd_gate_pass().
+ *
+ * Zapping passes by an empty PMD without its lock, so for the sake of those who
+ * are about to set one, userfaultfd_remove() takes each such lock once.
+ *
+ * A call may meet an event that is not published yet, with nothing before it that
+ * the handler could read instead.  -EAGAIN would make the handler spin.  So the
+ * call waits until the change is complete; on a descriptor with O_NONBLOCK it does
+ * not, but poll() reports the descriptor readable when the call may be tried again,
+ * whether a message has come by then or not.
+ */
+
+#include <linux/interval_tree_generic.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include "uffd.h"
+
+#define uffd_event_first(event)	((unsigned long)(event)->item.msg.arg.remove.start)
+#define uffd_event_last(event)	((unsigned long)(event)->item.msg.arg.remove.end - 1)
+
+INTERVAL_TREE_DEFINE(struct uffd_event, node, unsigned long, subtree_last,
+		     uffd_event_first, uffd_event_last, static __maybe_unused,
+		     uffd_range)
+
+static bool uffd_msg_has_range(const struct uffd_msg *msg)
+{
+	return msg->event == UFFD_EVENT_REMOVE || msg->event == UFFD_EVENT_UNMAP;
+}
+
+/**
+ * uffd_events_init() - nothing has happened yet
+ * @events: zeroed memory
+ */
+void uffd_events_init(struct uffd_events *events)
+{
+	events->ranges = RB_ROOT_CACHED;
+	init_waitqueue_head(&events->gate);
+}
+
+/**
+ * __uffd_gate_close() - from here on an event refuses what it concerns
+ * @event: an event that has just been given its place in the queue
+ *
+ * Context: the queue is locked.
+ */
+void __uffd_gate_close(struct uffd_event *event)
+{
+	struct uffd_events *events = &event->ctx->events;
+
+	lockdep_assert_held(&event->ctx->queue.lock);
+	if (uffd_msg_has_range(&event->item.msg))
+		uffd_range_insert(event, &events->ranges);
+	else
+		events->everywhere++;
+	event->unread = true;
+	WRITE_ONCE(events->nr_unread, events->nr_unread + 1);
+	event->generation = events->generation + 1;
+	/* Who sees the generation sees the count: userfaultfd_gate_init(). */
+	smp_store_release(&events->generation, event->generation);
+}
+
+/**
+ * __uffd_gate_open() - an event refuses nothing any more
+ * @event: an unread event
+ *
+ * Context: the queue is locked.
+ */
+void __uffd_gate_open(struct uffd_event *event)
+{
+	struct uffd_events *events = &event->ctx->events;
+
+	lockdep_assert_held(&event->ctx->queue.lock);
+	if (uffd_msg_has_range(&event->item.msg))
+		uffd_range_remove(event, &events->ranges);
+	else
+		events->everywhere--;
+	event->unread = false;
+	WRITE_ONCE(events->nr_unread, events->nr_unread - 1);
+	if (event->abandoned)
+		WRITE_ONCE(events->abandoned, events->abandoned - 1);
+}
+
+/**
+ * __uffd_gate_remember() - calls in flight are still measured against an event
+ * @event: an event that has been delivered
+ *
+ * Context: the queue is locked.
+ */
+void __uffd_gate_remember(const struct uffd_event *event)
+{
+	struct uffd_events *events = &event->ctx->events;
+	unsigned int slot = event->generation % UFFD_HISTORY;
+
+	lockdep_assert_held(&event->ctx->queue.lock);
+	/* Two readers may deliver out of order. */
+	if (events->history[slot].generation &&
+	    (long)(events->history[slot].generation - events->forgotten) > 0)
+		events->forgotten = events->history[slot].generation;
+	events->history[slot].generation = event->generation;
+	events->history[slot].msg = event->item.msg;
+}
+
+static bool uffd_msg_concerns(const struct uffd_msg *msg,
+			      const struct uffd_gate *gate)
+{
+	unsigned int i;
+
+	if (!uffd_msg_has_range(msg))
+		return true;
+	for (i = 0; i < ARRAY_SIZE(gate->range); i++)
+		if (msg->arg.remove.start < gate->range[i].end &&
+		    msg->arg.remove.end > gate->range[i].start)
+			return true;
+	return false;
+}
+
+/* Does an unread event concern the call?  The queue is locked. */
+static bool uffd_gate_closed(const struct uffd_gate *gate)
+{
+	struct uffd_events *events = &gate->ctx->events;
+	unsigned int i;
+
+	if (events->everywhere)
+		return true;
+	for (i = 0; i < ARRAY_SIZE(gate->range); i++)
+		if (gate->range[i].end &&
+		    uffd_range_iter_first(&events->ranges, gate->range[i].start,
+					  gate->range[i].end - 1))
+			return true;
+	return false;
+}
+
+/* Has an event that concerns the call come and been read since it began? */
+static bool uffd_gate_overtaken(const struct uffd_gate *gate)
+{
+	const struct uffd_events *events = &gate->ctx->events;
+	unsigned int i;
+
+	/* What we do not remember we must assume to concern it. */
+	if ((long)(events->forgotten - gate->generation) > 0)
+		return true;
+	for (i = 0; i < UFFD_HISTORY; i++)
+		if (events->history[i].generation &&
+		    (long)(events->history[i].generation -
+			   gate->generation) > 0 &&
+		    uffd_msg_concerns(&events->history[i].msg, gate))
+			return true;
+	return false;
+}
+
+enum uffd_verdict { UFFD_PASS, UFFD_REFUSE, UFFD_WAIT };
+
+static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
+{
+	struct userfaultfd_ctx *ctx = gate->ctx;
+	struct uffd_queue *q = &ctx->queue;
+	enum uffd_verdict verdict = UFFD_REFUSE;
+
+	spin_lock(&q->lock);
+	if (uffd_gate_closed(gate)) {
+		/*
+		 * If the event, or something before it, can be read: -EAGAIN.
+		 * The same if some reader carries an event: no waiting for that
+		 * reader, who may need this call to bring in its buffer.  Else
+		 * the event is held, or behind a held one.
+		 */
+		if (!q->readable && !q->carried)
+			verdict = UFFD_WAIT;
+	} else if (!uffd_gate_overtaken(gate)) {
+		gate->generation = ctx->events.generation;
+		verdict = UFFD_PASS;
+	}
+	/* With nothing to read, poll() has to tell when to try again. */
+	if (verdict != UFFD_PASS && gate->nowait && !q->readable)
+		q->refused = true;
+	spin_unlock(&q->lock);
+	return verdict;
+}
+
+/**
+ * userfaultfd_gate_init() - a call begins
+ * @gate: to be initialised
+ * @ctx: the context it is made on
+ * @start: first byte that it touches
+ * @len: bytes
+ * @nowait: it must not wait for an event to be published
+ */
+void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
+			   unsigned long start, unsigned long len, bool nowait)
+{
+	gate->ctx = ctx;
+	gate->nowait = nowait;
+	/*
+	 * Paired with __uffd_gate_close().  An event older than this is seen
+	 * by userfaultfd_gate_pass(), for its count is; a younger one changes
+	 * the generation.
+	 */
+	gate->generation = smp_load_acquire(&ctx->events.generation);
+	gate->range[0].start = start;
+	gate->range[0].end = start + len;
+	gate->range[1].start = 0;
+	gate->range[1].end = 0;
+}
+
+/**
+ * userfaultfd_gate_pass() - may the call go on?
+ * @gate: of the call
+ *
+ * Context: no locks held; unless it was told not to wait, may sleep until an event
+ * has been published.
+ *
+ * Return: 0; -EAGAIN if the handler should read on first; -EINTR if killed.
+ */
+int userfaultfd_gate_pass(struct uffd_gate *gate)
+{
+	struct uffd_events *events = &gate->ctx->events;
+	enum uffd_verdict verdict;
+
+	if (likely(!READ_ONCE(events->nr_unread) &&
+		   READ_ONCE(events->generation) == gate->generation))
+		return 0;
+
+	for (;;) {
+		verdict = uffd_gate_judge(gate);
+		if (verdict != UFFD_WAIT || gate->nowait)
+			return verdict == UFFD_PASS ? 0 : -EAGAIN;
+		if (wait_event_killable(events->gate,
+					uffd_gate_judge(gate) != UFFD_WAIT))
+			return -EINTR;
+	}
+}
+
+/**
+ * userfaultfd_gate_moved() - has an event come that concerns the call?
+ * @gate: of the call; events that do not concern it are taken note of
+ *
+ * Context: for an answer that holds, called under the page-table lock under
+ * which the call is going to map something; the queue's lock nests inside.
+ *
+ * Return: true if the call must let go of its locks, without mapping anything,
+ * and ask userfaultfd_gate_pass() again.
+ */
+bool userfaultfd_gate_moved(struct uffd_gate *gate)
+{
+	if (likely(READ_ONCE(gate->ctx->events.generation) ==
+		   gate->generation))
+		return false;
+	return uffd_gate_judge(gate) != UFFD_PASS;
+}
+
+/**
+ * uffd_gate_any_unread() - is any event unread?
+ * @ctx: the context of a call with arguments that cannot be
+ *
+ * What such a call concerns cannot be told, so it is refused like one that every
+ * event concerns.
+ *
+ * Return: true if the call is to be refused with -EAGAIN.
+ */
+bool uffd_gate_any_unread(const struct userfaultfd_ctx *ctx)
+{
+	return READ_ONCE(ctx->events.nr_unread);
+}
