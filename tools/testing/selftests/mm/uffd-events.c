@@ -227,6 +227,30 @@ TEST_F_TIMEOUT(event, remove_by_dontneed, LIMIT)
 	}
 }
 
+/* However large it is, if it is empty it is done at once. */
+TEST_F_TIMEOUT(event, remove_from_a_sparse_mapping, LIMIT)
+{
+	size_t len = 32UL << 40;
+	struct uffd_msg msg;
+	char *p;
+
+	if (variant->kind != UK_ANON)
+		SKIP(return, "for anonymous memory");
+	ASSERT_EQ(0, arm(self, REMOVE));
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		 MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		SKIP(return, "no address space");
+	ASSERT_EQ(0, uk_register(self->fd, p, len));
+	ASSERT_TRUE(BEGIN_MADVISE(p, len, MADV_DONTNEED));
+	/* Less than a walk through it in steps of 2 MiB takes. */
+	ASSERT_EQ(POLLIN, uk_poll(self->fd, 500));
+	ASSERT_EQ(1, uk_read(self->fd, &msg, 1));
+	EXPECT_TRUE(uk_is_span(&msg, UFFD_EVENT_REMOVE, p, p + len));
+	ASSERT_TRUE(ends(self, 0));
+	ASSERT_EQ(0, munmap(p, len));
+}
+
 TEST_F_TIMEOUT(event, remove_by_punching_a_hole, LIMIT)
 {
 	struct uffd_msg msg;

@@ -21,6 +21,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <time.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -707,6 +709,223 @@ TEST_F_TIMEOUT(order, killed_sharer_leaves_its_event, LIMIT)
 	ASSERT_EQ(1, uk_read(self->fd, &msg, 1));
 	EXPECT_TRUE(uk_is_fault(&msg, at(self, 4)));
 	UK_EXPECT_FILL(0, self->unit, copy(self, 2));
+}
+
+struct crowd {
+	struct order_test *self;
+	unsigned int threads;
+	unsigned int begun;
+};
+
+static int remove_once(void *arg)
+{
+	struct crowd *c = arg;
+
+	uk_add(&c->begun, 1);
+	return madvise(at(c->self, 2), c->self->unit, MADV_DONTNEED);
+}
+
+/* A process of many threads, all of which wait for the same event to be read. */
+static int remove_by_many(void *arg)
+{
+	struct crowd *c = arg;
+	char *stack = uk_reserve(c->threads * 16384UL, 4096);
+	unsigned int i;
+
+	if (!stack || mprotect(stack, c->threads * 16384UL,
+			       PROT_READ | PROT_WRITE))
+		return 1;
+	for (i = 1; i <= c->threads; i++)
+		if (clone(remove_once, stack + i * 16384UL,
+			  CLONE_VM | CLONE_THREAD | CLONE_SIGHAND, c) < 0)
+			return 1;
+	for (;;)
+		syscall(__NR_pause);
+}
+
+/* Kills them all while they wait; each leaves its event behind. */
+static bool abandon(struct order_test *self, unsigned int threads)
+{
+	struct crowd c = { .self = self, .threads = threads };
+	char *stack = uk_buffer(65536);
+	long long until = uk_now() + UK_SOON;
+	pid_t pid;
+
+	pid = clone(remove_by_many, stack + 65536, CLONE_VM | SIGCHLD, &c);
+	if (pid < 0)
+		return false;
+	while (uk_get(&c.begun) < threads && uk_now() < until)
+		uk_sleep(1);
+	/* The last ones are about to make the call. */
+	uk_sleep(2 * UK_PAUSE);
+	kill(pid, SIGKILL);
+	munmap(stack, 65536);
+	return uk_reap(pid, UK_SOON) == 128 + SIGKILL &&
+	       uk_get(&c.begun) == threads;
+}
+
+/*
+ * Events that nobody waits for are bounded: what would cause another one fails,
+ * before it changes anything, until some have been read.
+ */
+TEST_F_TIMEOUT(order, abandoned_events_are_bounded, 6 * LIMIT)
+{
+	struct uffd_msg msg[64];
+	unsigned int i;
+	int got;
+
+	for (i = 0; i < 16; i++)
+		ASSERT_TRUE(abandon(self, 256));
+	UK_EXPECT_FILL(0, self->unit, copy(self, 0));
+
+	EXPECT_EQ(-1, madvise(at(self, 0), self->unit, MADV_DONTNEED));
+	EXPECT_EQ(EAGAIN, errno);
+	EXPECT_EQ(-1, munmap(at(self, 0), self->unit));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(MAP_FAILED, mremap(at(self, 0), self->unit, self->unit,
+				     MREMAP_MAYMOVE | MREMAP_FIXED,
+				     uk_reserve(self->unit, self->unit)));
+	EXPECT_EQ(ENOMEM, errno);
+	if (!geteuid()) {
+		EXPECT_EQ(-ENOMEM, uk_spawn_by_thread(nothing, NULL, 0));
+	}
+	/* Nothing has changed, and what concerns nobody goes on. */
+	EXPECT_TRUE(uk_painted(at(self, 0), self->unit, 1));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, copy(self, 2));
+	UK_EXPECT_FILL(0, self->unit, copy(self, 4));
+
+	/* One that is read makes room for one. */
+	ASSERT_EQ(1, uk_read(self->fd, msg, 1));
+	EXPECT_TRUE(is_remove(self, &msg[0], 2));
+	ASSERT_TRUE(removes(self, 5));
+	for (i = 1; i <= 16 * 256; i += got) {
+		got = uk_read(self->fd, msg, 64);
+		ASSERT_LT(0, got);
+		EXPECT_TRUE(is_remove(self, &msg[0], i < 16 * 256 ? 2 : 5));
+	}
+	EXPECT_TRUE(done(self, 5));
+	UK_EXPECT_FILL(0, self->unit, copy(self, 2));
+}
+
+/* Arguments that cannot be, while an event is unread: read on, all the same. */
+TEST_F_TIMEOUT(order, bad_arguments_and_an_unread_event, LIMIT)
+{
+	struct uffdio_writeprotect wp = {};
+	struct uffd_msg msg;
+	size_t unit = self->unit;
+	char *p = at(self, 4);
+
+	UK_EXPECT_FILL(-EINVAL, UK_UNSET, uk_copy(self->fd, p, p, 0, 0));
+	ASSERT_TRUE(removes(self, 1));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, uk_copy(self->fd, NULL, NULL, 0, 0));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, uk_zero(self->fd, NULL, 0, 0));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, uk_continue(self->fd, NULL, 0, 0));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, uk_poison(self->fd, NULL, 0, 0));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, uk_move(self->fd, NULL, NULL, 0, 0));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN,
+		       uk_copy(self->fd, p, self->src, unit, ~0ULL));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN,
+		       uk_zero(self->fd, p + 1, unit, 0));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN,
+		       uk_poison(self->fd, UK_KERNEL_SPACE, unit, 0));
+	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_WRITEPROTECT, &wp));
+	EXPECT_EQ(EAGAIN, errno);
+	/* The other calls have nothing to do with events. */
+	EXPECT_EQ(-EINVAL, uk_wake(self->fd, p, 0));
+	EXPECT_EQ(-EINVAL, uk_register(self->fd, p, 0));
+	EXPECT_EQ(-EINVAL, uk_unregister(self->fd, p, 0));
+	/* Nor has an address that is none. */
+	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_COPY, UK_KERNEL_SPACE));
+	EXPECT_EQ(EFAULT, errno);
+
+	ASSERT_EQ(1, uk_read(self->fd, &msg, 1));
+	EXPECT_TRUE(done(self, 1));
+	UK_EXPECT_FILL(-EINVAL, UK_UNSET, uk_copy(self->fd, NULL, NULL, 0, 0));
+	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_WRITEPROTECT, &wp));
+	EXPECT_EQ(EINVAL, errno);
+}
+
+/* Calls that do not wait. */
+
+#define MANY_PAGES	(768UL << 20)
+
+static int fork_much(void *arg)
+{
+	return uk_spawn_by_thread(nothing, NULL, 0) < 0;
+}
+
+/*
+ * fork() of much memory takes its time, and its event holds the messages up
+ * meanwhile. A call on a descriptor that does not block is refused at once, and
+ * poll() tells when to try again: because of the message, or because there will
+ * be none, if the one who forks is killed.
+ */
+static bool refused_during_fork(struct order_test *self, char *page,
+				bool kill_it)
+{
+	char *stack = uk_buffer(65536);
+	long long began, until = uk_now() + 6 * UK_SOON;
+	struct uffd_msg msg;
+	struct uk_fill fill;
+	bool seen = false;
+	pid_t pid;
+
+	while (!seen && uk_now() < until) {
+		pid = clone(fork_much, stack + 65536, CLONE_VM | SIGCHLD, NULL);
+		if (pid < 0)
+			return false;
+		do {
+			began = uk_now();
+			fill = uk_copy(self->fd, page, self->src, self->unit,
+				       0);
+			if (!fill.err)
+				madvise(page, self->unit, MADV_DONTNEED);
+			seen = fill.err == -EAGAIN && !uk_poll(self->fd, 0);
+		} while (!fill.err);
+		if (kill_it && seen)
+			kill(pid, SIGKILL);
+		if (seen && uk_now() - began > UK_PAUSE)
+			seen = false;
+		if (uk_poll(self->fd, UK_SOON) != POLLIN)
+			return false;
+		if (uk_read(self->fd, &msg, 1) == 1)
+			close(msg.arg.fork.ufd);
+		else if (!kill_it)
+			return false;
+		uk_reap(pid, UK_SOON);
+		fill = uk_copy(self->fd, page, self->src, self->unit, 0);
+		if (fill.err)
+			return false;
+		madvise(page, self->unit, MADV_DONTNEED);
+	}
+	munmap(stack, 65536);
+	return seen;
+}
+
+TEST_F_TIMEOUT(order, fill_does_not_wait_for_a_fork, 4 * LIMIT)
+{
+	char *much, *page;
+
+	if (geteuid())
+		SKIP(return, "needs root, for fork events");
+	much = mmap(NULL, MANY_PAGES, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		    MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, much);
+	ASSERT_EQ(0, madvise(much, MANY_PAGES, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, madvise(much, MANY_PAGES, MADV_POPULATE_WRITE));
+	/* At a lower address, so that fork() comes by there first. */
+	page = mmap((void *)(1UL << 32), self->unit, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	ASSERT_NE(MAP_FAILED, page);
+	ASSERT_LT(page, much);
+	/* Dropping the page is to cause no event. */
+	close(self->fd);
+	self->fd = uk_new(O_CLOEXEC | O_NONBLOCK, FORK);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, uk_register(self->fd, page, self->unit));
+	EXPECT_TRUE(refused_during_fork(self, page, false));
+	EXPECT_TRUE(refused_during_fork(self, page, true));
+	munmap(much, MANY_PAGES);
 }
 
 /*
