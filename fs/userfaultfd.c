@@ -685,7 +685,7 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 	if (uffd_initialized(ctx))
 		features = (u32)ctx->features | UFFD_FDINFO_INITIALIZED;
 	seq_printf(m, "pending:\t%lu\ntotal:\t%lu\n",
-		   READ_ONCE(ctx->queue.faults),
+		   data_race(ctx->queue.faults),	/* for a look, no more */
 		   uffd_index_count(&ctx->index));
 	seq_printf(m, "API:\t%llx:%x:%llx\n", UFFD_API, features,
 		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);

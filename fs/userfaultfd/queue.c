@@ -378,6 +378,7 @@ void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving)
 	 * uffd_reader_enter() and with the barrier in userfaultfd_poll().
 	 */
 	smp_mb();
+	/* Who enters after this look sees ->readable: the barrier above. */
 	if (waitqueue_active(&q->readers)) {
 		if (leaving && single_task_running())
 			__wake_up_on_current_cpu(&q->readers,
@@ -385,6 +386,7 @@ void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving)
 		else
 			wake_up_interruptible_nr(&q->readers, nr);
 	}
+	/* As above. */
 	if (waitqueue_active(&q->pollers))
 		wake_up_poll(&q->pollers, EPOLLIN);
 }

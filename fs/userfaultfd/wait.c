@@ -194,6 +194,17 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 	return nr;
 }
 
+/*
+ * Does nobody sleep in it?  Whoever enters or leaves it writes the root with plain
+ * stores, under the lock; any value of a pointer will do, for all that counts is
+ * whether it is one.  See above for what keeps the answer from coming too early.
+ */
+static bool uffd_shard_idle(const struct uffd_shard *shard)
+{
+	/* A race that is meant: see above. */
+	return !data_race(READ_ONCE(shard->sleepers.rb_node));
+}
+
 /**
  * uffd_index_wake() - wake all who sleep on an address in a range
  * @index: the index
@@ -222,14 +233,14 @@ unsigned int uffd_index_wake(struct uffd_index *index,
 	if (end - stripe >= UFFD_SHARDS) {
 		for (shard = index->shard; shard < index->shard + UFFD_SHARDS;
 		     shard++)
-			if (READ_ONCE(shard->sleepers.rb_node))
+			if (!uffd_shard_idle(shard))
 				nr += uffd_shard_wake(shard, queue, first, last);
 		return nr;
 	}
 	/* A shard that two stripes hash to is passed by the second time. */
 	for (; stripe < end; stripe++) {
 		shard = uffd_shard(index, stripe);
-		if (READ_ONCE(shard->sleepers.rb_node))
+		if (!uffd_shard_idle(shard))
 			nr += uffd_shard_wake(shard, queue, first, last);
 	}
 	return nr;

@@ -247,9 +247,15 @@ static int caller_fn(void *arg)
 	struct caller *caller = arg;
 
 	caller->ret = call(caller->f, 10, 11, false);
-	/* Paired with gate_waits(). */
+	/* Paired with has_returned(). */
 	smp_store_release(&caller->returned, true);
 	return 0;
+}
+
+static bool has_returned(const struct caller *caller)
+{
+	/* Paired with caller_fn(): its result is there, too. */
+	return smp_load_acquire(&caller->returned);
 }
 
 /* Who may wait does so until the event is published. */
@@ -264,9 +270,9 @@ static void gate_waits(struct kunit *test)
 	task = kthread_run(caller_fn, &caller, "uffd-caller");
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
 	msleep(20);
-	KUNIT_EXPECT_FALSE(test, smp_load_acquire(&caller.returned));
+	KUNIT_EXPECT_FALSE(test, has_returned(&caller));
 	publish(f, 0);
-	while (!smp_load_acquire(&caller.returned) && --patience)
+	while (!has_returned(&caller) && --patience)
 		usleep_range(1000, 2000);
 	KUNIT_ASSERT_NE(test, patience, 0);
 	KUNIT_EXPECT_EQ(test, caller.ret, -EAGAIN);

@@ -786,9 +786,8 @@ TEST_F_TIMEOUT(order, abandoned_events_are_bounded, 6 * LIMIT)
 				     MREMAP_MAYMOVE | MREMAP_FIXED,
 				     uk_reserve(self->unit, self->unit)));
 	EXPECT_EQ(ENOMEM, errno);
-	if (!geteuid()) {
+	if (!geteuid())
 		EXPECT_EQ(-ENOMEM, uk_spawn_by_thread(nothing, NULL, 0));
-	}
 	/* Nothing has changed, and what concerns nobody goes on. */
 	EXPECT_TRUE(uk_painted(at(self, 0), self->unit, 1));
 	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, copy(self, 2));
