@@ -18,6 +18,7 @@
  * cannot make the fill run for ever; only events can make it go back.
  */
 
+#include <linux/file.h>
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -406,21 +407,54 @@ bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr)
  * The fill
  */
 
+#define UFFD_FILL_FLAGS	(__VM_UFFD_FLAGS | VM_SHARED)
+
+static pgoff_t uffd_fill_index(const struct uffd_fill *fill)
+{
+	return linear_page_index(fill->vma, fill->req->dst);
+}
+
+/* Notes what is being filled, before the VMA is let go of for the next attempt. */
+static void uffd_fill_remember(struct uffd_fill *fill)
+{
+	struct vm_area_struct *vma = fill->vma;
+
+	if (vma->vm_file && !fill->file)
+		fill->file = get_file(vma->vm_file);
+	fill->index = uffd_fill_index(fill);
+	fill->flags = vma->vm_flags & UFFD_FILL_FLAGS;
+}
+
+/*
+ * Is what the VMA maps what an earlier attempt has begun to fill?  What the caller
+ * meant to fill, and what has been made for it, may have been replaced while the
+ * fill waited for its source.
+ */
+static bool uffd_fill_unchanged(const struct uffd_fill *fill)
+{
+	const struct vm_area_struct *vma = fill->vma;
+
+	if (fill->memory != uffd_memory_of(fill->vma) ||
+	    fill->page_size != vma_kernel_pagesize(fill->vma) ||
+	    fill->flags != (vma->vm_flags & UFFD_FILL_FLAGS) ||
+	    fill->file != vma->vm_file)
+		return false;
+	return !fill->file || fill->index == uffd_fill_index(fill);
+}
+
 /* Fills what it can in one hold of the VMA's lock. */
 static int uffd_fill_spans(struct uffd_fill *fill)
 {
-	const struct uffd_memory *memory = uffd_memory_of(fill->vma);
-	unsigned long page_size = vma_kernel_pagesize(fill->vma);
 	unsigned long end = fill->req->dst + fill->req->len;
+	const struct uffd_memory *memory;
 	uffd_span_fn span;
 	int ret;
 
-	/* What has been done, and kept, was for another type of memory. */
-	if (fill->memory && (fill->memory != memory ||
-			     fill->page_size != page_size))
-		return -ENOENT;
+	if (fill->memory && !uffd_fill_unchanged(fill))
+		return -EAGAIN;
+	memory = uffd_memory_of(fill->vma);
 	fill->memory = memory;
-	fill->page_size = page_size;
+	fill->page_size = vma_kernel_pagesize(fill->vma);
 
 	span = memory ? memory->span[fill->req->op] : NULL;
 	if (!span || (fill->req->wp && !userfaultfd_wp(fill->vma)))
@@ -444,6 +478,8 @@ static int uffd_fill_once(struct uffd_fill *fill)
 	ret = uffd_fill_lock(fill);
 	if (!ret) {
 		ret = uffd_fill_spans(fill);
+		if (ret > 0)
+			uffd_fill_remember(fill);
 		uffd_fill_unlock(fill);
 	}
 	/* Tell of the event rather than of what it has done to the range. */
@@ -462,9 +498,9 @@ static int uffd_fill_once(struct uffd_fill *fill)
  * Sleeps.
  *
  * Return: bytes filled, from the start of the range, if any; else
- *  -EAGAIN	an event that the caller has not read concerns the range
- *  -ENOENT	the range is not within one registered VMA, or has become
- *		another type of memory on the way
+ *  -EAGAIN	an event that the caller has not read concerns the range, or what
+ *		is mapped there was replaced while the fill waited for its source
+ *  -ENOENT	the range is not within one registered VMA
  *  -EINVAL	this cannot be done in this kind of memory, or not with this
  *		alignment; write protection, and the VMA is not registered for it
  *  -EEXIST	a page is there already
@@ -492,6 +528,8 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
 	} while (ret > 0);
 	if (fill.kept)
 		folio_put(fill.kept);
+	if (fill.file)
+		fput(fill.file);
 	return fill.done ? fill.done : ret;
 }
 

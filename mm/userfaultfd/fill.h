@@ -61,6 +61,9 @@ struct uffd_memory;
  *	source in it when the next one begins; or NULL
  * @memory: the type of memory it has begun with; NULL before
  * @page_size: its page size
+ * @file: what was mapped when it first had to start over, a reference; or NULL
+ * @index: the page of the file that was mapped at the start of the range
+ * @flags: how that was shared and registered
  * @small_end: up to here, small folios are the only ones
  */
 struct uffd_fill {
@@ -71,6 +74,9 @@ struct uffd_fill {
 	struct folio *kept;
 	const struct uffd_memory *memory;
 	unsigned long page_size;
+	struct file *file;
+	pgoff_t index;
+	unsigned long flags;
 	unsigned long small_end;
 };
 

@@ -40,12 +40,18 @@
 #include "../swap.h"
 #include "fill.h"
 
+/* Steps without progress: after so many, give up the locks and the CPU, ... */
+#define UFFD_MOVE_PAUSE		8
+/* ... and after so many, a folio that cannot be split never will be. */
+#define UFFD_MOVE_PATIENCE	64
+
 struct uffd_move {
 	const struct uffd_move_request *req;
 	struct uffd_gate gate;
 	struct vm_area_struct *dst_vma;
 	struct vm_area_struct *src_vma;	/* may be the same */
 	unsigned long done;
+	unsigned int idle;		/* steps since the last progress */
 };
 
 /* A source entry that goes into a batch. */
@@ -77,18 +83,22 @@ static unsigned long uffd_move_src(const struct uffd_move *move)
 	return move->req->src + move->done;
 }
 
-/* Two locks that may be one, in the order of their addresses. */
+/*
+ * Two locks that may be one.  No order will do for them: mremap() takes those of two
+ * page tables in the order from old to new, and relies on mmap_lock being held for
+ * writing.  That keeps nobody away who has locked other VMAs that the tables serve.
+ * So wait for one only, and with none held.
+ */
 static void uffd_lock_both(spinlock_t *a, spinlock_t *b)
 	__acquires(a)
 	__acquires(b)
 {
-	if (a > b)
-		swap(a, b);
 	spin_lock(a);
-	if (a != b)
-		spin_lock_nested(b, SINGLE_DEPTH_NESTING);
-	else
-		__acquire(b);
+	while (a != b && !spin_trylock(b)) {
+		spin_unlock(a);
+		swap(a, b);
+		spin_lock(a);
+	}
 }
 
 static void uffd_unlock_both(spinlock_t *a, spinlock_t *b)
@@ -487,7 +497,10 @@ static int uffd_move_page(struct uffd_move *move, pte_t pte,
 	ret = split_folio(folio);
 	folio_unlock(folio);
 	folio_put(folio);
-	return ret == -EAGAIN ? 0 : ret;
+	/* Others have references, for a moment or for as long as they like. */
+	if (ret == -EAGAIN)
+		ret = move->idle < UFFD_MOVE_PATIENCE ? 0 : -EBUSY;
+	return ret;
 }
 
 /* The first entry is special.  Called with the locks held, and drops them. */
@@ -760,6 +773,26 @@ static int uffd_move_check(const struct uffd_move *move)
 	return dst->vm_userfaultfd_ctx.ctx == req->ctx ? 0 : -EINVAL;
 }
 
+/* All steps that one hold of the VMAs' locks will do. */
+static int uffd_move_steps(struct uffd_move *move)
+{
+	unsigned long len = uffd_call_len(move->req->len);
+	int ret = 0;
+
+	while (!ret && move->done < len) {
+		unsigned long before = move->done;
+
+		ret = uffd_move_step(move);
+		cond_resched();
+		if (!ret && fatal_signal_pending(current))
+			ret = -EINTR;
+		move->idle = move->done == before ? move->idle + 1 : 0;
+		if (!ret && move->idle && !(move->idle % UFFD_MOVE_PAUSE))
+			ret = UFFD_CHANGED;
+	}
+	return ret;
+}
+
 static int uffd_move_once(struct uffd_move *move)
 {
 	const struct uffd_move_request *req = move->req;
@@ -771,13 +804,7 @@ static int uffd_move_once(struct uffd_move *move)
 	ret = uffd_lock_vmas(req->mm, req->dst, req->src, &move->dst_vma,
 			     &move->src_vma);
 	if (!ret) {
-		ret = uffd_move_check(move);
-		while (!ret && move->done < uffd_call_len(req->len)) {
-			ret = uffd_move_step(move);
-			cond_resched();
-			if (!ret && fatal_signal_pending(current))
-				ret = -EINTR;
-		}
+		ret = uffd_move_check(move) ?: uffd_move_steps(move);
 		uffd_unlock_vmas(move->dst_vma, move->src_vma);
 	}
 	if (ret < 0 && userfaultfd_gate_moved(&move->gate))
@@ -797,7 +824,8 @@ static int uffd_move_once(struct uffd_move *move)
  *  -EINVAL	the ranges are not each within one VMA, of anonymous writable
  *		memory, alike, the destination registered with the context
  *  -EEXIST	a page is at the destination already
- *  -EBUSY	a page is shared or pinned
+ *  -EBUSY	a page is shared or pinned, or part of a huge page that others keep
+ *		from being split
  *  -EFAULT	a page is poisoned, or otherwise not one
  *  -ENOMEM	no memory for page tables
  *  -EINTR	killed
@@ -813,6 +841,9 @@ ssize_t userfaultfd_move(const struct uffd_move_request *req)
 	move.gate.range[1].end = req->src + req->len;
 	do {
 		ret = uffd_move_once(&move);
+		/* What is in the way needs the VMAs, or the CPU, to go away. */
+		if (ret > 0 && move.idle >= UFFD_MOVE_PAUSE)
+			schedule_timeout_killable(1);
 		if (ret > 0 && fatal_signal_pending(current))
 			ret = -EINTR;
 	} while (ret > 0);

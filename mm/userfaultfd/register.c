@@ -143,15 +143,16 @@ static struct vm_area_struct *uffd_modify(struct vma_iterator *vmi,
 	return vma;
 }
 
-static void uffd_registered_hugetlb(struct vm_area_struct *vma,
-				    unsigned long start, unsigned long end,
-				    bool was_wp)
+static void uffd_registered(struct vm_area_struct *vma, unsigned long start,
+			    unsigned long end, bool was_wp)
 {
-	if (uffd_disable_huge_pmd_share(vma))
+	if (is_vm_hugetlb_page(vma) && uffd_disable_huge_pmd_share(vma))
 		hugetlb_unshare_all_pmds(vma);
 	/*
-	 * Its fault path waits for somebody to lift the protection of an entry,
-	 * also where nobody is going to be asked any more.
+	 * Protection that nobody is asked about any more must not stay in the
+	 * page tables.  hugetlb would wait for it to be lifted; others would make
+	 * the entry writable, and it would look protected to whoever registers
+	 * the range for protection later, with writes going through.
 	 */
 	if (was_wp && !userfaultfd_wp(vma))
 		uffd_wp_range(vma, start, end - start, false);
@@ -206,9 +207,7 @@ int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 				ret = PTR_ERR(vma);
 				break;
 			}
-			if (is_vm_hugetlb_page(vma))
-				uffd_registered_hugetlb(vma, start, stop,
-							was_wp);
+			uffd_registered(vma, start, stop, was_wp);
 		}
 		prev = vma;
 		start = vma->vm_end;

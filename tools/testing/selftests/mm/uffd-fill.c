@@ -745,6 +745,81 @@ TEST_F_TIMEOUT(fill, destination_vanishes_during_the_copy, LIMIT)
 	UK_EXPECT_FILL(-ENOENT, -ENOENT, j.res);
 }
 
+/*
+ * The same, and something else has taken its place, registered like the first: the
+ * page was not meant for that.
+ */
+static bool replace_first(struct _test_data_fill *self, bool same_file)
+{
+	int fd = self->m.fd, flags = MAP_FIXED;
+	off_t offset = self->unit;
+	char *p = at(self, 0);
+
+	flags |= uk_is_shared(&self->m) ? MAP_SHARED : MAP_PRIVATE;
+	if (!same_file) {
+		offset = 0;
+		fd = syscall(__NR_memfd_create, "uffd-fill", MFD_CLOEXEC |
+			     (uk_is_hugetlb(&self->m) ? MFD_HUGETLB : 0));
+		if (fd < 0 || ftruncate(fd, self->unit))
+			return false;
+	}
+	if (mmap(p, self->unit, PROT_READ | PROT_WRITE, flags, fd, offset) != p)
+		return false;
+	if (!same_file)
+		close(fd);
+	return !uk_register(self->fd, p, self->unit);
+}
+
+TEST_F_TIMEOUT(fill, destination_is_replaced_during_the_copy, LIMIT)
+{
+	struct copy_job j = {
+		.fd = self->fd,
+		.dst = at(self, 0),
+		.src = at(self, 2),
+		.len = self->unit,
+	};
+	struct uffd_msg msg;
+	struct uk_thread t;
+	int same_file;
+
+	if (!getenv("UFFD_LARGE"))
+		SKIP(return, "kernels up to 6.12 fill what has come there");
+	if (uk_is_anon(&self->m))
+		SKIP(return, "no file behind this memory");
+	for (same_file = 1; same_file >= 0; same_file--) {
+		ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+		ASSERT_EQ(1, uk_next(self->fd, &msg));
+		ASSERT_TRUE(replace_first(self, same_file));
+		UK_EXPECT_FILL(0, self->unit, copy(self, 2, 2, 1));
+		ASSERT_TRUE(uk_join(&t, UK_SOON));
+		UK_EXPECT_FILL(-EAGAIN, -EAGAIN, j.res);
+		ASSERT_EQ(0, uk_vacate(&self->m, at(self, 2), self->unit));
+	}
+	/* Nothing has come there. */
+	UK_EXPECT_FILL(0, self->unit, copy(self, 0, 5, 1));
+}
+
+/* A mapping that is cut in two, or made read-only, is the same mapping. */
+TEST_F_TIMEOUT(fill, destination_is_cut_during_the_copy, LIMIT)
+{
+	struct copy_job j = {
+		.fd = self->fd,
+		.dst = at(self, 1),
+		.src = at(self, 3),
+		.len = self->unit,
+	};
+	struct uffd_msg msg;
+	struct uk_thread t;
+
+	ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+	ASSERT_EQ(1, uk_next(self->fd, &msg));
+	ASSERT_EQ(0, mprotect(at(self, 0), self->unit, PROT_READ));
+	UK_EXPECT_FILL(0, self->unit, copy(self, 3, 3, 1));
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
+	UK_EXPECT_FILL(0, self->unit, j.res);
+	EXPECT_TRUE(holds(self, 1, 3));
+}
+
 /* The same, and another page has come meanwhile. */
 TEST_F_TIMEOUT(fill, destination_is_filled_during_the_copy, LIMIT)
 {
@@ -1434,7 +1509,7 @@ static int replace_and_read(void *arg)
 		if (uk_start(&t[0], keep_reading, &g) ||
 		    uk_start(&t[1], keep_reading, &g))
 			return 2;
-		for (i = 0; i < WINDOWS; i++) {
+		for (i = 0; i < WINDOWS && uk_now() < end; i++) {
 			uk_set(&g.at, i);
 			uk_poke(g.mem + i * g.page);
 		}

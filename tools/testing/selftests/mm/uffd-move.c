@@ -1312,4 +1312,96 @@ TEST_F_TIMEOUT(huge, wakes_all_of_it, LIMIT)
 	EXPECT_TRUE(went(self, 0, 0, self->huge));
 }
 
+/* A huge page that a pipe refers to cannot be split: that is told, in the end. */
+TEST_F_TIMEOUT(huge, part_of_a_page_in_a_pipe, LIMIT)
+{
+	struct iovec iov = { .iov_base = self->src, .iov_len = 64 };
+	struct uk_fill res;
+	int p[2];
+
+	if (!getenv("UFFD_LARGE"))
+		SKIP(return, "kernels up to 7.3 try for ever");
+	ASSERT_EQ(0, pipe(p));
+	ASSERT_EQ(64, vmsplice(p[1], &iov, 1, 0));
+	res = uk_move(self->fd, self->dst, self->src, self->page, 0);
+	EXPECT_EQ(-EBUSY, res.err);
+	EXPECT_EQ(-EBUSY, res.out);
+	/* It is all there, and can be moved when the pipe is gone. */
+	EXPECT_EQ(0, memcmp(self->src, self->buf, self->len));
+	close(p[0]);
+	close(p[1]);
+	res = uk_move(self->fd, self->dst, self->src, self->page, 0);
+	EXPECT_EQ(0, res.err);
+	EXPECT_EQ(0, memcmp(self->dst, self->buf, self->page));
+}
+
+/*
+ * mremap() takes the locks of two page tables from old to new. Other mappings that
+ * these tables serve may be moved between by UFFDIO_MOVE meanwhile: 16 pages there
+ * and back, in the same two tables, both ways.
+ */
+#define PART		16
+
+struct shuttle {
+	char *here;
+	char *there;
+	size_t len;
+	bool stop;
+};
+
+static long shuttle(void *arg)
+{
+	struct shuttle *s = arg;
+	char *from = s->here, *to = s->there, *p;
+	long n = 0;
+
+	while (!uk_get(&s->stop)) {
+		p = mremap(from, s->len, s->len, MREMAP_MAYMOVE | MREMAP_FIXED,
+			   to);
+		if (p != to)
+			return -errno;
+		to = from;
+		from = p;
+		n++;
+	}
+	return n;
+}
+
+TEST_F_TIMEOUT(huge, pages_beside_a_mapping_that_moves, LIMIT)
+{
+	size_t part = PART * self->page;
+	char *low = self->src + part, *high = self->dst + part;
+	struct shuttle s = {
+		.here = self->src + 4 * part,
+		.there = self->dst + 4 * part,
+		.len = part,
+	};
+	long long until = uk_now() + 3000;
+	struct uk_thread t;
+	long moves = 0;
+
+	if (!getenv("UFFD_LARGE"))
+		SKIP(return, "kernels with this fault hang for good");
+	/* Everything small, and room for the mapping on the other side. */
+	madvise(self->src, self->len, MADV_NOHUGEPAGE);
+	madvise(self->dst, self->len, MADV_NOHUGEPAGE);
+	ASSERT_EQ(0, madvise(self->src, self->len, MADV_DONTNEED));
+	ASSERT_EQ(0, munmap(s.there, part));
+	memcpy(self->src, self->buf, 8 * part);
+	ASSERT_EQ(0, uk_register(self->fd, low, part));
+	UK_ASSERT_FILL(0, self->page, uk_copy(self->fd, self->dst, self->buf,
+					      self->page, 0));
+	ASSERT_EQ(0, uk_start(&t, shuttle, &s));
+	while (uk_now() < until) {
+		UK_ASSERT_FILL(0, part, uk_move(self->fd, high, low, part, 0));
+		UK_ASSERT_FILL(0, part, uk_move(self->fd, low, high, part, 0));
+		moves += 2;
+	}
+	uk_set(&s.stop, true);
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
+	EXPECT_LT(100, t.ret);
+	EXPECT_EQ(0, memcmp(low, self->buf + part, part));
+	TH_LOG("%ld moves, %ld mremaps", moves, t.ret);
+}
+
 TEST_HARNESS_MAIN
