@@ -39,8 +39,9 @@
  *    first page of a folio to find out whether another one is shared, and so
  *    may split the folio before it refuses;
  *  - mremap() of locked memory where events are on, which may deadlock;
- *  - hugetlb memory that is registered for write protection, protected, and
- *    registered again without: a write to it would fault for ever;
+ *  - memory that is registered for write protection, protected, and registered
+ *    again without: 6.12 leaves the protection in the page tables, and a write
+ *    to such hugetlb memory faults for ever;
  *  - with UNMAP asked for, a range to unmap (by munmap(), mmap() or mremap()) that
  *    ends inside a page of hugetlb memory: this fails, but 6.12 may tell of the
  *    mappings before that one all the same;
@@ -1562,11 +1563,10 @@ static __u64 good_modes(const struct window *w)
 	return mode ? mode : UFFDIO_REGISTER_MODE_MISSING;
 }
 
-/* What hugetlb memory stays registered for: see above. */
+/* What memory stays registered for: see above. */
 static __u64 lasting_modes(void)
 {
-	return protected && (is_hugetlb(&win[0]) || is_hugetlb(&win[1])) ?
-	       UFFDIO_REGISTER_MODE_WP : 0;
+	return protected ? UFFDIO_REGISTER_MODE_WP : 0;
 }
 
 /* Where a call of this kind can do something. */
