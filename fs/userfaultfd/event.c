@@ -127,7 +127,7 @@ static void uffd_event_withdraw(struct uffd_event *event)
 	queued = uffd_item_linked(&event->item);
 	if (queued) {
 		readers = __uffd_queue_remove(q, &event->item);
-		__uffd_gate_open(event);
+		__uffd_gate_open(event, false);
 	} else {
 		event->withdrawn = true;
 	}
@@ -216,8 +216,7 @@ void uffd_event_delivered(struct uffd_event *event)
 
 	spin_lock(&q->lock);
 	q->carried--;
-	__uffd_gate_open(event);
-	__uffd_gate_remember(event);
+	__uffd_gate_open(event, true);
 	nudge = __uffd_queue_go_on(q);
 	spin_unlock(&q->lock);
 	if (nudge)
@@ -244,7 +243,7 @@ void uffd_event_collect(struct uffd_event *event, struct list_head *returning)
 	q->carried--;
 	withdrawn = event->withdrawn;
 	if (withdrawn) {
-		__uffd_gate_open(event);
+		__uffd_gate_open(event, false);
 		nudge = __uffd_queue_go_on(q);
 	} else {
 		__uffd_queue_collect(q, &event->item, returning);
@@ -272,7 +271,7 @@ void uffd_events_release(struct userfaultfd_ctx *ctx)
 	list_for_each_entry_safe(item, next, &q->items, link) {
 		event = container_of(item, struct uffd_event, item);
 		__uffd_queue_remove(q, item);
-		__uffd_gate_open(event);
+		__uffd_gate_open(event, false);
 		list_add_tail(&item->link, &gone);
 	}
 	spin_unlock(&q->lock);

@@ -76,18 +76,19 @@ void __uffd_gate_close(struct uffd_event *event)
 		events->everywhere++;
 	event->unread = true;
 	WRITE_ONCE(events->nr_unread, events->nr_unread + 1);
-	event->generation = events->generation + 1;
 	/* Who sees the generation sees the count: userfaultfd_gate_init(). */
-	smp_store_release(&events->generation, event->generation);
+	smp_store_release(&events->generation, events->generation + 1);
 }
 
 /**
  * __uffd_gate_open() - an event refuses nothing any more
  * @event: an unread event
+ * @delivered: it has been read, so calls that began before are still measured
+ *	against it; else it has not happened
  *
  * Context: the queue is locked.
  */
-void __uffd_gate_open(struct uffd_event *event)
+void __uffd_gate_open(struct uffd_event *event, bool delivered)
 {
 	struct uffd_events *events = &event->ctx->events;
 
@@ -97,29 +98,15 @@ void __uffd_gate_open(struct uffd_event *event)
 	else
 		events->everywhere--;
 	event->unread = false;
-	WRITE_ONCE(events->nr_unread, events->nr_unread - 1);
 	if (event->abandoned)
 		WRITE_ONCE(events->abandoned, events->abandoned - 1);
-}
-
-/**
- * __uffd_gate_remember() - calls in flight are still measured against an event
- * @event: an event that has been delivered
- *
- * Context: the queue is locked.
- */
-void __uffd_gate_remember(const struct uffd_event *event)
-{
-	struct uffd_events *events = &event->ctx->events;
-	unsigned int slot = event->generation % UFFD_HISTORY;
-
-	lockdep_assert_held(&event->ctx->queue.lock);
-	/* Two readers may deliver out of order. */
-	if (events->history[slot].generation &&
-	    (long)(events->history[slot].generation - events->forgotten) > 0)
-		events->forgotten = events->history[slot].generation;
-	events->history[slot].generation = event->generation;
-	events->history[slot].msg = event->item.msg;
+	if (delivered) {
+		WRITE_ONCE(events->delivered, events->delivered + 1);
+		events->history[events->delivered % UFFD_HISTORY] =
+			event->item.msg;
+	}
+	/* Who sees this count sees the other: userfaultfd_gate_pass(). */
+	smp_store_release(&events->nr_unread, events->nr_unread - 1);
 }
 
 static bool uffd_msg_concerns(const struct uffd_msg *msg,
@@ -152,20 +139,21 @@ static bool uffd_gate_closed(const struct uffd_gate *gate)
 	return false;
 }
 
-/* Has an event that concerns the call come and been read since it began? */
+/*
+ * Has an event that concerns the call been read since it began?  Whether it came
+ * before or after that: the caller did not know of it.  The queue is locked.
+ */
 static bool uffd_gate_overtaken(const struct uffd_gate *gate)
 {
 	const struct uffd_events *events = &gate->ctx->events;
-	unsigned int i;
+	unsigned long n;
 
-	/* What we do not remember we must assume to concern it. */
-	if ((long)(events->forgotten - gate->generation) > 0)
+	/* What is not remembered must be assumed to concern it. */
+	if (events->delivered - gate->delivered > UFFD_HISTORY)
 		return true;
-	for (i = 0; i < UFFD_HISTORY; i++)
-		if (events->history[i].generation &&
-		    (long)(events->history[i].generation -
-			   gate->generation) > 0 &&
-		    uffd_msg_concerns(&events->history[i].msg, gate))
+	for (n = gate->delivered; n != events->delivered; n++)
+		if (uffd_msg_concerns(&events->history[(n + 1) % UFFD_HISTORY],
+				      gate))
 			return true;
 	return false;
 }
@@ -177,9 +165,11 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 	struct userfaultfd_ctx *ctx = gate->ctx;
 	struct uffd_queue *q = &ctx->queue;
 	enum uffd_verdict verdict = UFFD_REFUSE;
+	bool closed;
 
 	spin_lock(&q->lock);
-	if (uffd_gate_closed(gate)) {
+	closed = uffd_gate_closed(gate);
+	if (closed) {
 		/*
 		 * If the event, or something before it, can be read: -EAGAIN.
 		 * The same if some reader carries an event: no waiting for that
@@ -190,11 +180,16 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 			verdict = UFFD_WAIT;
 	} else if (!uffd_gate_overtaken(gate)) {
 		gate->generation = ctx->events.generation;
+		gate->delivered = ctx->events.delivered;
 		verdict = UFFD_PASS;
 	}
-	/* With nothing to read, poll() has to tell when to try again. */
-	if (verdict != UFFD_PASS && gate->nowait && !q->readable)
-		q->refused = true;
+	/* With nothing to read, poll() has to tell when to try again, or now. */
+	if (verdict != UFFD_PASS && gate->nowait && !q->readable) {
+		if (closed)
+			q->refused = true;
+		else
+			WRITE_ONCE(q->resume, true);
+	}
 	spin_unlock(&q->lock);
 	return verdict;
 }
@@ -212,6 +207,7 @@ void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
 {
 	gate->ctx = ctx;
 	gate->nowait = nowait;
+	gate->delivered = READ_ONCE(ctx->events.delivered);
 	/*
 	 * Paired with __uffd_gate_close().  An event older than this is seen
 	 * by userfaultfd_gate_pass(), for its count is; a younger one changes
@@ -238,14 +234,20 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 	struct uffd_events *events = &gate->ctx->events;
 	enum uffd_verdict verdict;
 
-	if (likely(!READ_ONCE(events->nr_unread) &&
+	/* Paired with __uffd_gate_open(): an event that is not unread was read. */
+	if (likely(!smp_load_acquire(&events->nr_unread) &&
+		   READ_ONCE(events->delivered) == gate->delivered &&
 		   READ_ONCE(events->generation) == gate->generation))
 		return 0;
 
 	for (;;) {
 		verdict = uffd_gate_judge(gate);
-		if (verdict != UFFD_WAIT || gate->nowait)
-			return verdict == UFFD_PASS ? 0 : -EAGAIN;
+		if (verdict == UFFD_PASS)
+			return 0;
+		if (gate->nowait)
+			uffd_queue_nudge(&gate->ctx->queue);
+		if (verdict == UFFD_REFUSE || gate->nowait)
+			return -EAGAIN;
 		if (wait_event_killable(events->gate,
 					uffd_gate_judge(gate) != UFFD_WAIT))
 			return -EINTR;

@@ -222,9 +222,10 @@ unsigned long uffd_index_count(struct uffd_index *index);
  * @everywhere: how many of them concern every call
  * @ranges: the others, by range
  * @abandoned: how many of them nobody waits for; read with no lock
+ * @delivered: how many have reached a reader's memory, ever; fills read it with no
+ *	lock
  * @gate: fills that wait for a held event to be published
- * @forgotten: newest generation that has dropped out of @history
- * @history: ring of events that have been read
+ * @history: those delivered last; number n is in slot n modulo UFFD_HISTORY
  *
  * All of it is guarded by the queue's lock, and written only when there is an
  * event, so that it stays shared in the caches of those who only fill.
@@ -234,13 +235,10 @@ struct uffd_events {
 	unsigned int nr_unread;
 	unsigned int everywhere;
 	unsigned int abandoned;
+	unsigned long delivered;
 	struct rb_root_cached ranges;
 	wait_queue_head_t gate;
-	unsigned long forgotten;
-	struct {
-		unsigned long generation;
-		struct uffd_msg msg;
-	} history[UFFD_HISTORY];
+	struct uffd_msg history[UFFD_HISTORY];
 };
 
 /**
@@ -251,7 +249,6 @@ struct uffd_events {
  * @ctx: the context it is told to; a reference
  * @child: of a FORK, the context of the child's mm; a reference, handed over
  *	to the child's file when the event is delivered
- * @generation: its number among the events of the context
  * @node: in uffd_events.ranges, if it has a range, while @unread; queue's lock
  * @subtree_last: of the interval tree
  * @batch: in the list that the hooks pass from prepare to complete
@@ -266,7 +263,6 @@ struct uffd_event {
 	refcount_t refs;
 	struct userfaultfd_ctx *ctx;
 	struct userfaultfd_ctx *child;
-	unsigned long generation;
 	struct rb_node node;
 	unsigned long subtree_last;
 	struct list_head batch;
@@ -279,8 +275,7 @@ struct uffd_event {
 
 void uffd_events_init(struct uffd_events *events);
 void __uffd_gate_close(struct uffd_event *event);
-void __uffd_gate_open(struct uffd_event *event);
-void __uffd_gate_remember(const struct uffd_event *event);
+void __uffd_gate_open(struct uffd_event *event, bool delivered);
 bool uffd_gate_any_unread(const struct userfaultfd_ctx *ctx);
 
 void uffd_events_release(struct userfaultfd_ctx *ctx);

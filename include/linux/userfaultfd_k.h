@@ -241,7 +241,8 @@ void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events);
 /**
  * struct uffd_gate - a fill, move or protect call on its way past the events
  * @ctx: the context it was called on
- * @generation: number of the last event the caller can know of
+ * @generation: number of the newest event when it was last looked
+ * @delivered: how many events had been delivered then, or when the call began
  * @range: what the call touches; the second one is UFFDIO_MOVE's source, else
  *	empty
  * @range.start: first byte
@@ -260,6 +261,7 @@ void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events);
 struct uffd_gate {
 	struct userfaultfd_ctx *ctx;
 	unsigned long generation;
+	unsigned long delivered;
 	struct {
 		unsigned long start;
 		unsigned long end;

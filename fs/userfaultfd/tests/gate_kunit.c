@@ -68,7 +68,7 @@ static void withdraw(struct gate_fixture *f, unsigned int i)
 {
 	spin_lock(&f->ctx.queue.lock);
 	__uffd_queue_remove(&f->ctx.queue, &f->event[i].item);
-	__uffd_gate_open(&f->event[i]);
+	__uffd_gate_open(&f->event[i], false);
 	__uffd_queue_go_on(&f->ctx.queue);
 	spin_unlock(&f->ctx.queue.lock);
 	wake_up_all(&f->ctx.events.gate);
@@ -154,6 +154,17 @@ static void gate_everywhere(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, call(f, 7, 8, false), 0);
 }
 
+/* An event for pages [0, 10) comes and is read. */
+static void read_one(struct kunit *test, unsigned int i)
+{
+	struct gate_fixture *f = test->priv;
+
+	prepare(f, i, 0, 10);
+	publish(f, i);
+	KUNIT_ASSERT_EQ(test, take(f, UFFD_BATCH), 1);
+	deliver(f);
+}
+
 /* A call in flight: the event came, and was read, after the call began. */
 static void gate_overtaken(struct kunit *test)
 {
@@ -176,21 +187,40 @@ static void gate_overtaken(struct kunit *test)
 
 	/* What is not remembered any more might have concerned it. */
 	KUNIT_ASSERT_EQ(test, call(f, 10, 20, false), 0);
-	for (i = 2; i < 2 + UFFD_HISTORY + 1; i++) {
-		prepare(f, i, 0, 10);
-		publish(f, i);
-		KUNIT_ASSERT_EQ(test, take(f, UFFD_BATCH), 1);
-		deliver(f);
-		KUNIT_EXPECT_EQ(test, userfaultfd_gate_moved(&f->gate), false);
-	}
-	KUNIT_ASSERT_EQ(test, call(f, 10, 20, false), 0);
-	for (; i < 2 + 2 * (UFFD_HISTORY + 1); i++) {
-		prepare(f, i, 0, 10);
-		publish(f, i);
-		KUNIT_ASSERT_EQ(test, take(f, UFFD_BATCH), 1);
-		deliver(f);
-	}
+	for (i = 2; i < 2 + UFFD_HISTORY; i++)
+		read_one(test, i);
+	KUNIT_EXPECT_FALSE(test, userfaultfd_gate_moved(&f->gate));
+	for (; i < 2 + 2 * UFFD_HISTORY + 1; i++)
+		read_one(test, i);
 	KUNIT_EXPECT_TRUE(test, userfaultfd_gate_moved(&f->gate));
+}
+
+/*
+ * The event was unread when the call began, and another thread reads it before the
+ * call comes to the gate: the caller does not know of it.
+ */
+static void gate_read_in_passing(struct kunit *test)
+{
+	struct gate_fixture *f = test->priv;
+	struct uffd_queue *q = &f->ctx.queue;
+
+	prepare(f, 0, 10, 11);
+	publish(f, 0);
+	userfaultfd_gate_init(&f->gate, &f->ctx, PAGE(10), PAGE(1), true);
+	KUNIT_ASSERT_EQ(test, take(f, 1), 1);
+	deliver(f);
+	KUNIT_EXPECT_EQ(test, userfaultfd_gate_pass(&f->gate), -EAGAIN);
+	/* There is nothing left to read, and poll() says so. */
+	KUNIT_EXPECT_TRUE(test, q->resume);
+	KUNIT_EXPECT_EQ(test, take(f, 1), 0);
+	KUNIT_EXPECT_EQ(test, call(f, 10, 11, true), 0);
+	/* One that does not concern it is none. */
+	prepare(f, 1, 11, 12);
+	publish(f, 1);
+	userfaultfd_gate_init(&f->gate, &f->ctx, PAGE(10), PAGE(1), true);
+	KUNIT_ASSERT_EQ(test, take(f, 1), 1);
+	deliver(f);
+	KUNIT_EXPECT_EQ(test, userfaultfd_gate_pass(&f->gate), 0);
 }
 
 /* Who does not wait is told by poll() when to go on. */
@@ -282,6 +312,7 @@ static struct kunit_case gate_cases[] = {
 	KUNIT_CASE(gate_ranges),
 	KUNIT_CASE(gate_everywhere),
 	KUNIT_CASE(gate_overtaken),
+	KUNIT_CASE(gate_read_in_passing),
 	KUNIT_CASE(gate_nowait),
 	KUNIT_CASE(gate_waits),
 	{}
