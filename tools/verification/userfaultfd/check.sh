@@ -19,7 +19,7 @@ errors() {
 		cat spin.log >&2
 		return 1
 	}
-	gcc -O2 -w -DSAFETY -o pan pan.c
+	gcc -O2 -w -DSAFETY pan.c -o pan
 	./pan -m1000000 >pan.log
 	if ! grep -q '^Full statespace search' pan.log ||
 	   grep -q 'search incomplete\|max search depth too small' pan.log; then
