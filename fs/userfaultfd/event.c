@@ -240,9 +240,9 @@ void uffd_event_collect(struct uffd_event *event, struct list_head *returning)
 	bool withdrawn, nudge = false;
 
 	spin_lock(&q->lock);
-	q->carried--;
 	withdrawn = event->withdrawn;
 	if (withdrawn) {
+		q->carried--;
 		__uffd_gate_open(event, false);
 		nudge = __uffd_queue_go_on(q);
 	} else {

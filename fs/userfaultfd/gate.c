@@ -183,8 +183,11 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 		gate->delivered = ctx->events.delivered;
 		verdict = UFFD_PASS;
 	}
-	/* With nothing to read, poll() has to tell when to try again, or now. */
-	if (verdict != UFFD_PASS && gate->nowait && !q->readable) {
+	/*
+	 * poll() has to tell when to try again, or now.  That there is something to
+	 * read is not enough: another may read it, or its fork() be killed.
+	 */
+	if (verdict != UFFD_PASS && gate->nowait) {
 		if (closed)
 			q->refused = true;
 		else

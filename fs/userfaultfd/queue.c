@@ -64,15 +64,10 @@ static bool uffd_item_queued(const struct uffd_item *item)
 static void uffd_queue_update(struct uffd_queue *q)
 {
 	struct uffd_item *first;
-	bool readable;
 
 	first = list_first_entry_or_null(&q->items, struct uffd_item, link);
-	readable = first && first->state == UFFD_ITEM_READY;
 	/* Paired with the unlocked reads of readers and poll(). */
-	WRITE_ONCE(q->readable, readable);
-	/* A message tells a refused caller to go on: nothing else need. */
-	if (readable && q->refused)
-		q->refused = false;
+	WRITE_ONCE(q->readable, first && first->state == UFFD_ITEM_READY);
 }
 
 static void uffd_queue_link(struct uffd_queue *q, struct uffd_item *item,
@@ -180,6 +175,8 @@ unsigned int __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item)
 		uffd_queue_unlink(q, item);
 	} else if (item->state == UFFD_ITEM_RETURNING) {
 		list_del(&item->link);
+		if (!uffd_item_is_fault(item))
+			q->carried--;
 	}
 	WRITE_ONCE(item->state, UFFD_ITEM_GONE);
 	if (was_held)
@@ -229,6 +226,9 @@ unsigned int uffd_queue_putback(struct uffd_queue *q,
 			if ((long)(behind->seq - item->seq) > 0)
 				break;
 		list_del(&item->link);
+		/* Carried up to here: the gate must not wait for a moment like this. */
+		if (!uffd_item_is_fault(item))
+			q->carried--;
 		/* &behind->link is the list head when none is younger. */
 		uffd_queue_link(q, item, &behind->link, UFFD_ITEM_READY);
 		nr++;

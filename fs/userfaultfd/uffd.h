@@ -62,8 +62,8 @@ struct uffd_item {
  * struct uffd_queue - messages in the order of their causes, and who waits
  * @lock: guards all but the wait queues, which have locks of their own
  * @readable: the first item is READY; readers and poll() look at it with no lock
- * @refused: a call was refused while nothing was readable
- * @resume: that call may be tried again; poll() looks at it with no lock, and the
+ * @refused: a call that does not wait was refused for an event that is unread
+ * @resume: such a call may be tried again; poll() looks at it with no lock, and the
  *	next read() that finds nothing clears it
  * @held: how many of @items are HELD
  * @carried: how many events are TAKEN and not delivered yet
