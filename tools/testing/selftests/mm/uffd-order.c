@@ -858,12 +858,30 @@ static int fork_much(void *arg)
  * meanwhile. A call on a descriptor that does not block is refused at once, and
  * poll() tells when to try again: because of the message, or because there will
  * be none, if the one who forks is killed.
+ *
+ * Calls meet the held event only if they come between its first moment and the
+ * last of fork(). One that comes just before has to wait for a lock of the
+ * mapping: so there is a pause between two of them, and several attempts.
  */
+static bool meets_held_event(struct order_test *self, char *page)
+{
+	struct uk_fill fill;
+	long long began;
+
+	do {
+		uk_sleep(2);
+		began = uk_now();
+		fill = uk_copy(self->fd, page, self->src, self->unit, 0);
+	} while (!fill.err || fill.err == -EEXIST);
+	return fill.err == -EAGAIN && !uk_poll(self->fd, 0) &&
+	       uk_now() - began <= UK_PAUSE;
+}
+
 static bool refused_during_fork(struct order_test *self, char *page,
 				bool kill_it)
 {
 	char *stack = uk_buffer(65536);
-	long long began, until = uk_now() + 6 * UK_SOON;
+	long long until = uk_now() + 6 * UK_SOON;
 	struct uffd_msg msg;
 	struct uk_fill fill;
 	bool seen = false;
@@ -873,31 +891,29 @@ static bool refused_during_fork(struct order_test *self, char *page,
 		pid = clone(fork_much, stack + 65536, CLONE_VM | SIGCHLD, NULL);
 		if (pid < 0)
 			return false;
-		do {
-			began = uk_now();
-			fill = uk_copy(self->fd, page, self->src, self->unit,
-				       0);
-			if (!fill.err)
-				madvise(page, self->unit, MADV_DONTNEED);
-			seen = fill.err == -EAGAIN && !uk_poll(self->fd, 0);
-		} while (!fill.err);
+		seen = meets_held_event(self, page);
 		if (kill_it && seen)
 			kill(pid, SIGKILL);
-		if (seen && uk_now() - began > UK_PAUSE)
-			seen = false;
-		if (uk_poll(self->fd, UK_SOON) != POLLIN)
+		if (uk_poll(self->fd, 6 * UK_SOON) != POLLIN) {
+			printf("# poll() does not say when to go on\n");
 			return false;
-		if (uk_read(self->fd, &msg, 1) == 1)
+		}
+		if (uk_read(self->fd, &msg, 1) == 1) {
 			close(msg.arg.fork.ufd);
-		else if (!kill_it)
+		} else if (!kill_it) {
+			printf("# poll() told of a message that is not there\n");
 			return false;
-		uk_reap(pid, UK_SOON);
+		}
+		uk_reap(pid, 6 * UK_SOON);
 		fill = uk_copy(self->fd, page, self->src, self->unit, 0);
-		if (fill.err)
+		if (fill.err && fill.err != -EEXIST) {
+			printf("# refused when it is over: %d\n", fill.err);
 			return false;
-		madvise(page, self->unit, MADV_DONTNEED);
+		}
 	}
 	munmap(stack, 65536);
+	if (!seen)
+		printf("# no call has met a held event\n");
 	return seen;
 }
 
