@@ -7,14 +7,34 @@
 # the top of the repository, says things, and guards long steps.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-build=$top/build
 
 # Set by Makefile.patches; the defaults serve whoever runs a script by hand.
-PIN=${PIN:-$(sed -n 's/^PIN *?*= *//p' "$top/Makefile.patches")}
+BASE=${BASE:-$(sed -n 's/^BASE *?= *//p' "$top/Makefile.patches")}
+PIN=${PIN:-$(sed -n "s/^PIN_$BASE *:= *//p" "$top/Makefile.patches")}
 CONFIG=${CONFIG:-default}
 STOCK=${STOCK:-}
 FORCE=${FORCE:-}
 JOBS=${JOBS:-$(nproc)}
+
+# Each base has a build directory of its own; "where" is its name for people.
+case $BASE in
+6.12)
+	where=build
+	suite=''
+	;;
+7.3)
+	where=build/$BASE
+	# No release of Debian brings it. What apt knows of the suite that does
+	# stays below its build directory: see host/archive.
+	suite=trixie-backports
+	;;
+*)
+	echo "there is no base $BASE; BASE= takes one of: 6.12 7.3" >&2
+	exit 1
+	;;
+esac
+build=$top/$where
+package=linux-source-$BASE
 
 tree=$build/linux		# the base with the series on top
 stock_tree=$build/stock		# the untouched base
