@@ -28,7 +28,8 @@ static bool uffd_supports(struct vm_area_struct *vma, unsigned long modes,
 			  bool wp_async)
 {
 	modes &= __VM_UFFD_FLAGS;
-	if (vma->vm_flags & VM_SHADOW_STACK)
+	/* Reclaim drops these without a word: nobody could tell what is missing. */
+	if (vma->vm_flags & (VM_SHADOW_STACK | VM_DROPPABLE))
 		return false;
 	if ((vma->vm_flags & VM_SPECIAL) && !is_vm_hugetlb_page(vma))
 		return false;
