@@ -1300,22 +1300,34 @@ static long merged_pages(void)
 	return uk_read_number("/proc/self/ksm_merging_pages");
 }
 
+/* Pages 1 and 2 become one; NULL, or why they do not. */
+static const char *merge_by_ksm(struct protect_test *self)
+{
+	const char *run = "/sys/kernel/mm/ksm/run";
+	long long end = uk_now() + UK_SOON;
+	long was = uk_read_number(run);
+
+	if (was < 0 || !uk_write_file(run, "1"))
+		return "no KSM, or not ours to switch on";
+	if (madvise(self->m.area, self->m.len, MADV_MERGEABLE))
+		return "these cannot be merged";
+	while (merged_pages() < 2 && uk_now() < end)
+		uk_sleep(10);
+	uk_write_file(run, was ? "1" : "0");
+	return NULL;
+}
+
 TEST_F_TIMEOUT(protect, page_shared_by_ksm, LIMIT)
 {
-	long long end = uk_now() + UK_SOON;
-	long was;
+	const char *why;
 
 	if (variant->kind != UK_ANON_SMALL)
 		SKIP(return, "small anonymous pages only");
-	was = uk_read_number("/sys/kernel/mm/ksm/run");
-	if (was < 0 || !uk_write_file("/sys/kernel/mm/ksm/run", "1"))
-		SKIP(return, "no KSM, or not ours to switch on");
 	memcpy(at(self, 2), at(self, 1), self->unit);
-	ASSERT_EQ(0, madvise(self->m.area, self->m.len, MADV_MERGEABLE));
-	while (merged_pages() < 2 && uk_now() < end)
-		uk_sleep(10);
+	why = merge_by_ksm(self);
+	if (why)
+		SKIP(return, "%s", why);
 	EXPECT_LE(2, merged_pages());
-	uk_write_file("/sys/kernel/mm/ksm/run", was ? "1" : "0");
 
 	ASSERT_EQ(0, wp(self, 0, 3));
 	EXPECT_EQ(3, bits(self, 0, UNITS));
@@ -1324,6 +1336,27 @@ TEST_F_TIMEOUT(protect, page_shared_by_ksm, LIMIT)
 	EXPECT_EQ(1, bits(self, 2, 1));
 	EXPECT_TRUE(holds(self, 2, 1));
 	EXPECT_TRUE(is_protected(self, 2));
+}
+
+/* Kernels before this series lose it: a write is not told any more. */
+TEST_F_TIMEOUT(protect, merged_by_ksm_when_protected, LIMIT)
+{
+	const char *why;
+
+	if (variant->kind != UK_ANON_SMALL)
+		SKIP(return, "small anonymous pages only");
+	if (!getenv("UFFD_LARGE"))
+		SKIP(return, "lost by kernels up to 6.12 and 7.3 (UFFD_LARGE=1)");
+	memcpy(at(self, 2), at(self, 1), self->unit);
+	ASSERT_EQ(0, wp(self, 0, 3));
+	why = merge_by_ksm(self);
+	if (why)
+		SKIP(return, "%s", why);
+	EXPECT_LE(2, merged_pages());
+	EXPECT_EQ(3, bits(self, 0, UNITS));
+	EXPECT_TRUE(is_protected(self, 1));
+	EXPECT_TRUE(is_protected(self, 2));
+	EXPECT_TRUE(holds(self, 2, 1));
 }
 
 /* The kernel's own accesses. */
