@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * uffd-torture: what is done to mappings, threads and processes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "uffd-torture.h"
+
+static void wake_region(struct region *r, char *base)
+{
+	wake_pages(world->fd[r->fd], r, base, 0, r->pages);
+}
+
+/* What a private mapping has found in the file while nobody was told. */
+static void clean_file(struct region *r)
+{
+	if (r->memfd >= 0 && !is_shared(r))
+		fallocate(r->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  0, r->len);
+}
+
+static void disarm(struct region *r)
+{
+	uk_add(&r->unarmed, 1);
+	uk_add(&r->wp_epoch, 1);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static void rearm(struct region *r)
+{
+	int err = register_region(r);
+
+	if (err && !uk_get(&world->closed))
+		fail(T_CALL, "region %u cannot be registered again: errno %d",
+		     r->nr, -err);
+	clean_file(r);
+	uk_add(&r->wp_epoch, 1);
+	uk_add(&r->unarmed, 1);
+}
+
+static void expect_unmap(struct region *r, char *start, size_t len)
+{
+	r->unmap_start = (unsigned long)start;
+	r->unmap_end = r->unmap_start + len;
+	uk_set(&r->unmap_awaits, EXPECTED);
+}
+
+static void check_unmap(struct region *r, bool did)
+{
+	bool told = has(UFFD_FEATURE_EVENT_UNMAP), came;
+	uint32_t awaits;
+
+	came = !told || !did || await(&r->unmap_awaits);
+	awaits = uk_get(&r->unmap_awaits);
+	uk_set(&r->unmap_awaits, NOTHING);
+	if (!told || uk_get(&world->closed))
+		return;
+	if (!came)
+		fail(T_MESSAGE, "region %u: unmapped, and no UNMAP read", r->nr);
+	if (!did && awaits == TOLD && setting.ordered)
+		fail(T_MESSAGE, "region %u: UNMAP read of what has not happened",
+		     r->nr);
+}
+
+/* Back to nobody's: what is mapped there next is ours. */
+static void reserve(struct region *r, char *at)
+{
+	if (mmap(at, r->len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+		 MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) != at)
+		fail(T_CALL, "region %u: the place it has left is not free", r->nr);
+}
+
+static void check_remap(struct region *r, unsigned int at, int ret)
+{
+	long long until = uk_now() + setting.patience / 2;
+
+	while (!ret && uk_get(&r->place) == at && uk_now() < until &&
+	       !uk_get(&world->closed))
+		uk_sleep(1);
+	if (!ret != (r->place != at) && !uk_get(&world->closed))
+		fail(T_MESSAGE, "region %u: mremap() returned %d, REMAP %s",
+		     r->nr, ret, ret ? "read" : "not read");
+}
+
+static void do_mremap(struct region *r)
+{
+	unsigned int at = r->at;
+	char *from = r->arena[at], *to = r->arena[!at];
+	bool told = has(UFFD_FEATURE_EVENT_REMAP);
+	int ret;
+
+	begin(OP_MREMAP, r->nr, -1);
+	expect_unmap(r, from, r->len);
+	if (!told)
+		disarm(r);
+	cause_begin(0, -1ULL);
+	ret = mremap(from, r->len, r->len, MREMAP_MAYMOVE | MREMAP_FIXED, to) ==
+	      MAP_FAILED ? -errno : 0;
+	cause_end();
+	check_unmap(r, !ret);
+	if (told)
+		check_remap(r, at, ret);
+	if (!ret) {
+		reserve(r, from);
+		uk_set(&r->place, !at);
+		uk_set(&r->at, !at);
+		/* Somebody may have gone to sleep since the handler's wake-up. */
+		if (!told || !setting.ordered)
+			wake_region(r, from);
+	}
+	if (!told)
+		rearm(r);
+	end(r->pages, ret);
+}
+
+static char *map_part(struct region *r, char *at, size_t len, int flags)
+{
+	size_t offset = at - r->arena[r->at];
+	char *p;
+
+	if (is_anon(r))
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+	else
+		flags |= is_shared(r) ? MAP_SHARED : MAP_PRIVATE;
+	p = mmap(at, len, PROT_READ | PROT_WRITE, flags, r->memfd,
+		 r->memfd < 0 ? 0 : offset);
+	if (p != at)
+		return NULL;
+	if (is_anon(r))
+		madvise(at, len, r->kind == UK_ANON ? MADV_HUGEPAGE :
+						      MADV_NOHUGEPAGE);
+	return p;
+}
+
+/* The pages are locked. */
+static void map_anew(struct region *r, unsigned int from, unsigned int n)
+{
+	bool told = has(UFFD_FEATURE_EVENT_UNMAP), hole = chance(&self->random, 50);
+	char *at = page_at(r, from);
+	size_t len = n * r->unit;
+
+	if (is_shared(r))
+		begin_drop(r, from, n, told);
+	else if (!begin_empty(r, from, n, told))
+		return;
+	begin(OP_REMAP_NEW, r->nr, from);
+	disarm(r);
+	expect_unmap(r, at, len);
+	cause_begin((unsigned long)at, (unsigned long)at + len);
+	if (hole)
+		munmap(at, len);
+	else if (!map_part(r, at, len, MAP_FIXED))
+		fail(T_CALL, "region %u cannot be mapped anew", r->nr);
+	cause_end();
+	check_unmap(r, true);
+	if (hole && !map_part(r, at, len, MAP_FIXED_NOREPLACE))
+		fail(T_CALL, "region %u cannot be mapped again", r->nr);
+	if (!told)
+		wake_pages(world->fd[r->fd], r, at, from, n);
+	rearm(r);
+	if (is_shared(r))
+		end_drop(r, from, n, told, true);
+	else
+		end_empty(r, from, n, told, true);
+	end(n, 0);
+}
+
+static void do_remap_new(struct region *r)
+{
+	unsigned int from = below(&self->random, r->pages);
+	unsigned int n = 1 + below(&self->random, 32);
+
+	if (n > r->pages - from)
+		n = r->pages - from;
+	if (!lock_pages(r, from, n))
+		return;
+	map_anew(r, from, n);
+	unlock_pages(r, from, n);
+}
+
+/* Those who sleep there go on by themselves; then it is as before. */
+static void do_reregister(struct region *r)
+{
+	char *base = page_at(r, 0);
+	int ret;
+
+	begin(OP_REREGISTER, r->nr, -1);
+	disarm(r);
+	wake_begin(r, 0, r->pages);
+	ret = uk_unregister(world->fd[r->fd], base, r->len);
+	wake_end(r, 0, r->pages);
+	wake_region(r, base);
+	if (chance(&self->random, 50))
+		uk_sleep(below(&self->random, 10));
+	rearm(r);
+	end(r->pages, ret);
+}
+
+/* A part of the region, of which the mapping may be cut. */
+static char *any_part(struct region *r, size_t *len)
+{
+	unsigned int from = below(&self->random, r->pages);
+	unsigned int n = 1 + below(&self->random, r->pages - from);
+
+	*len = n * r->unit;
+	return page_at(r, from);
+}
+
+static void do_mprotect(struct region *r)
+{
+	size_t len;
+	char *at = any_part(r, &len);
+	int ret;
+
+	begin(OP_MPROTECT, r->nr, -1);
+	ret = mprotect(at, len, chance(&self->random, 50) ? PROT_READ : PROT_NONE);
+	uk_sleep(below(&self->random, 3));
+	ret |= mprotect(at, len, PROT_READ | PROT_WRITE);
+	end(0, ret ? -errno : 0);
+}
+
+static void do_mlock(struct region *r)
+{
+	size_t len;
+	char *at = any_part(r, &len);
+	int ret;
+
+	begin(OP_MLOCK, r->nr, -1);
+	if (chance(&self->random, 40))
+		ret = syscall(__NR_mlock2, at, len, 1 /* MLOCK_ONFAULT */);
+	else if (chance(&self->random, 10))
+		ret = mlock(at, len);
+	else
+		ret = munlock(page_at(r, 0), r->len);
+	end(0, ret ? -errno : 0);
+}
+
+static void do_advise(struct region *r)
+{
+	static const int advice[] = {
+		MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_MERGEABLE,
+		MADV_UNMERGEABLE, MADV_COLD, MADV_WILLNEED, MADV_DONTDUMP,
+		MADV_DODUMP, MADV_SEQUENTIAL, MADV_NORMAL,
+	};
+	size_t len, n = sizeof(advice) / sizeof(*advice);
+	char *at = any_part(r, &len);
+
+	begin(OP_ADVISE, r->nr, -1);
+	/* Cut, and in one piece again. */
+	if (chance(&self->random, 40)) {
+		at = page_at(r, 0);
+		len = r->len;
+	}
+	end(0, madvise(at, len, advice[below(&self->random, n)]) ? -errno : 0);
+}
+
+/* At most one signal is under way to a thread, see check_once(). */
+static void do_signal(void)
+{
+	struct worker *w = &world->worker[below(&self->random, MAX_THREADS)];
+	uint32_t sent = uk_get(&w->sent);
+	pid_t tid = uk_get(&w->tid);
+
+	/* Readers sleep between steps. */
+	if (!tid || uk_get(&w->taken) != sent || w->role == 'm' ||
+	    (w->role != 's' && !uk_get(&w->since)))
+		return;
+	if (!__atomic_compare_exchange_n(&w->sent, &sent, sent + 1, false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		return;
+	begin(OP_SIGNAL, -1, -1);
+	if (syscall(__NR_tgkill, w->role == 's' && world->external ?
+		    world->server[world->serving] : world->pid, tid, SIGUSR1))
+		uk_set(&w->taken, sent + 1);
+	end(1, 0);
+}
+
+/* Processes that share the memory, or have a copy */
+
+struct victim {
+	volatile char *at;
+	__u64 word;
+	bool write;
+	int pipe;
+};
+
+/* With the stack of its own and nothing else: not even errno. */
+static int victim_main(void *arg)
+{
+	struct victim *v = arg;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (v->pipe >= 0)
+		syscall(__NR_write, v->pipe, v->at, 8);
+	else if (v->write)
+		*(volatile __u64 *)v->at = v->word;
+	else
+		(void)*(volatile __u64 *)v->at;
+	return 0;
+}
+
+static void kill_and_reap(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	if (uk_reap(pid, setting.patience) < 0)
+		fail(T_ASLEEP, "process %d cannot be killed", pid);
+}
+
+/* Somebody goes to sleep on a page, and is killed. */
+static void do_victim(struct region *r)
+{
+	unsigned int page = below(&self->random, r->pages);
+	uint32_t version = next_version(r, page, false);
+	struct victim v = { .at = page_at(r, page), .pipe = -1 };
+	pid_t pid;
+
+	if (!try_lock(&r->page[page].lock))
+		return;
+	v.write = chance(&self->random, 50);
+	v.word = tag(r, page, version);
+	if (!v.write && chance(&self->random, 50))
+		v.pipe = self->pipe[1];
+	begin(OP_VICTIM, r->nr, page);
+	if (check_page(r, page)) {
+		if (v.write)
+			start_write(r, page, version);
+		pid = clone(victim_main, self->stack, CLONE_VM | SIGCHLD, &v);
+		if (pid > 0) {
+			if (chance(&self->random, 70))
+				sched_yield();
+			else
+				uk_sleep(below(&self->random, 4));
+			kill_and_reap(pid);
+		}
+		if (v.write)
+			write_page(r, page, version);
+	}
+	fcntl(self->pipe[0], F_SETFL, O_NONBLOCK);
+	while (read(self->pipe[0], self->buf, 4096) > 0)
+		;
+	fcntl(self->pipe[0], F_SETFL, 0);
+	end(1, 0);
+	unlock(&r->page[page].lock);
+}
+
+struct child {
+	struct region *r;
+	unsigned int from, n;
+	char *at;
+	bool inherits;		/* its faults are told */
+	uint32_t unarmed;
+};
+
+/* 0: it has all that its parent had. */
+static int child_main(void *arg)
+{
+	struct child *c = arg;
+	struct region *r = c->r;
+	unsigned int i;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (i = 0; i < c->n; i++) {
+		__u64 want = tag(r, c->from + i, r->page[c->from + i].settled), val;
+		volatile __u64 *at = (void *)(c->at + i * r->unit);
+
+		if (load((char *)at, &val))
+			return 2;
+		if (val != want && (val || (c->inherits &&
+					    uk_get(&r->unarmed) == c->unarmed)))
+			return 1;
+		/* Its own now; and it may be protected, or shared with the parent. */
+		if (is_shared(r))
+			continue;
+		if (store((char *)at, ~want) || load((char *)at, &val))
+			return 2;
+		if (val != ~want)
+			return 3;
+	}
+	return 0;
+}
+
+static uint32_t forking;
+
+static void fork_locked(struct region *r, struct child *c)
+{
+	enum op op = c->inherits ? OP_FORK : OP_FORK_QUIET;
+	unsigned int i;
+	pid_t pid;
+	int code;
+
+	begin(op, r->nr, c->from);
+	c->at = page_at(r, c->from);
+	cause_begin(0, c->inherits ? -1ULL : 0);
+	pid = uk_spawn_by_thread(child_main, c, 0);
+	cause_end();
+	unuse(&r->users);
+	if (pid < 0) {
+		end(c->n, pid);
+		return;
+	}
+	code = uk_reap(pid, setting.patience);
+	if (code < 0) {
+		if (!uk_get(&world->stop_servers))
+			fail(T_ASLEEP, "region %u page %u: child %d does not end",
+			     r->nr, c->from, pid);
+		kill(pid, SIGKILL);
+	} else if ((code == 1 || code == 3) && !uk_get(&world->closed)) {
+		fail(T_CONTENT, "region %u page %u+%u: child has something else (%d)",
+		     r->nr, c->from, c->n, code);
+	}
+	for (i = 0; i < c->n; i++)
+		if (!check_page(r, c->from + i))
+			break;
+	end(c->n, code == 2 ? -EFAULT : 0);
+}
+
+/* Called with the region in use; it is let go as soon as the child has its own. */
+static void do_fork(struct region *r)
+{
+	struct child c = {
+		.r = r,
+		.from = below(&self->random, r->pages),
+		.n = 1 + below(&self->random, 3),
+		.inherits = has(UFFD_FEATURE_EVENT_FORK),
+		.unarmed = uk_get(&r->unarmed),
+	};
+	bool locked = false;
+
+	if (c.n > r->pages - c.from)
+		c.n = r->pages - c.from;
+	/* A child that nobody serves would have a file make pages of zeroes. */
+	if (!world->handover && (c.inherits || r->memfd < 0) &&
+	    try_lock(&forking)) {
+		locked = lock_pages(r, c.from, c.n);
+		/* A child that has only a part of its memory served is no use. */
+		if (locked && c.unarmed % 2 == 0) {
+			fork_locked(r, &c);
+			unlock_pages(r, c.from, c.n);
+			unlock(&forking);
+			return;
+		}
+		if (locked)
+			unlock_pages(r, c.from, c.n);
+		unlock(&forking);
+	}
+	unuse(&r->users);
+}
+
+/* The process that serves is killed, and another takes over. */
+static void do_handover(void)
+{
+	unsigned int now = world->serving;
+	static uint32_t lock;
+
+	if (!world->handover || now == MAX_SPARES || !try_lock(&lock))
+		return;
+	begin(OP_HANDOVER, -1, -1);
+	kill_and_reap(world->server[now]);
+	uk_set(&world->serving, now + 1);
+	end(1, 0);
+	unlock(&lock);
+}
+
+/*
+ * These may cut the mapping. What madvise() has told of as one range it then drops up to
+ * the cut only, without a word: so not while it waits for its REMOVE to be read.
+ */
+static void cut(enum op op, struct region *r)
+{
+	bool alone = has(UFFD_FEATURE_EVENT_REMOVE);
+
+	if (!(alone ? try_change(&r->users) : try_use(&r->users)))
+		return;
+	if (op == OP_MPROTECT)
+		do_mprotect(r);
+	else if (op == OP_MLOCK)
+		do_mlock(r);
+	else
+		do_advise(r);
+	if (alone)
+		unchange(&r->users);
+	else
+		unuse(&r->users);
+}
+
+void act_on_map(enum op op, struct region *r)
+{
+	if (op == OP_SIGNAL)
+		return do_signal();
+	if (op == OP_HANDOVER)
+		return do_handover();
+	if (op == OP_MREMAP || op == OP_REMAP_NEW || op == OP_REREGISTER) {
+		if (uk_get(&world->closed) || !try_change(&r->users))
+			return;
+		if (op == OP_MREMAP)
+			do_mremap(r);
+		else if (op == OP_REMAP_NEW)
+			do_remap_new(r);
+		else
+			do_reregister(r);
+		unchange(&r->users);
+		return;
+	}
+	if (op == OP_MPROTECT || op == OP_MLOCK || op == OP_ADVISE) {
+		cut(op, r);
+		return;
+	}
+	if (!try_use(&r->users))
+		return;
+	if (op == OP_FORK)
+		return do_fork(r);
+	if (op == OP_VICTIM)
+		do_victim(r);
+	unuse(&r->users);
+}

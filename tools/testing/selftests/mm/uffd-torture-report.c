@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * uffd-torture: what is printed when something is wrong, and the counters of the
+ * machine.
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../kselftest.h"
+#include "uffd-torture.h"
+
+const char *const op_name[NR_OPS] = {
+#define NAME(name) #name,
+	OPS(NAME)
+#undef NAME
+};
+
+const char *const test_name[NR_TESTS] = {
+	[T_CONTENT] = "every page holds what was last put there",
+	[T_ASLEEP] = "nobody sleeps whose fault is resolved",
+	[T_MESSAGE] = "messages come once, in order, and as they must",
+	[T_PROTECT] = "protection stays until it is taken off",
+	[T_CALL] = "calls return what they may",
+	[T_COUNTER] = "all memory comes back",
+};
+
+/* What is printed when something is wrong */
+
+static void print_file(const char *path, const char *what)
+{
+	char text[2048], *line, *save;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	if (n <= 0)
+		return;
+	text[n] = 0;
+	for (line = strtok_r(text, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save))
+		ksft_print_msg("  %s: %s\n", what, line);
+}
+
+/* In the page table of the world, as somebody else can see it. */
+static void print_page(struct world *w, int region, int page)
+{
+	struct region *r = &w->region[region];
+	struct page *p = &r->page[page];
+	__u64 at, entry = 0;
+	char path[64];
+	int fd;
+
+	at = (unsigned long)r->arena[r->at] + page * r->unit;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", w->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread(fd, &entry, 8, at / getpagesize() * 8) != 8)
+		entry = 0;
+	if (fd >= 0)
+		close(fd);
+	ksft_print_msg("  region %d page %d at %#llx: %s%s%s\n", region, page, at,
+		       entry & UK_PM_PRESENT ? "present" : "not present",
+		       entry & UK_PM_SWAP ? ", swapped or a marker" : "",
+		       entry & UK_PM_WP ? ", protected" : "");
+	ksft_print_msg("  started %u settled %u store %u next %u odd %u wp %u awaits %u lock %u fill %u\n",
+		       p->started, p->settled, p->store, p->next, p->odd, p->wp,
+		       p->awaits, p->lock, p->fill);
+}
+
+static void print_worker(struct world *w, struct worker *k)
+{
+	char path[96];
+
+	if (!k->tid)
+		return;
+	ksft_print_msg("thread %d (%c): %s region %d page %d, for %lld ms\n",
+		       k->tid, k->role, k->since ? op_name[k->op] : "idle",
+		       k->region, k->page, k->since ? uk_now() - k->since : 0);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/wchan",
+		 k->role == 's' && w->external ? w->server[w->serving] : w->pid,
+		 k->tid);
+	print_file(path, "wchan");
+	strcpy(strrchr(path, '/'), "/stack");
+	print_file(path, "stack");
+	if (k->since && k->region >= 0 && k->page >= 0)
+		print_page(w, k->region, k->page);
+}
+
+static void print_world(struct world *w)
+{
+	unsigned int i;
+	char path[64];
+
+	ksft_print_msg("world %u (process %d): features %#llx, %s%s%s%s, %u fds, %u servers, %u users, %u actors, ending %u\n",
+		       w->nr, w->pid, w->features,
+		       w->nonblock ? "nonblocking" : "blocking",
+		       w->external ? ", external" : "", w->sloppy ? ", sloppy" : "",
+		       w->handover ? ", handover" : "", w->fds, w->servers,
+		       w->users, w->actors, w->ending);
+	for (i = 0; i < w->regions; i++) {
+		struct region *r = &w->region[i];
+
+		ksft_print_msg("region %u: kind %u mode %#llx pages %u of %zu fd %u, at %p and %p, in %u, told %u, unarmed %u\n",
+			       i, r->kind, r->mode, r->pages, r->unit, r->fd,
+			       r->arena[0], r->arena[1], r->at, r->place,
+			       r->unarmed);
+	}
+	for (i = 0; i < w->fds; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", w->pid, w->fd[i]);
+		print_file(path, "fdinfo");
+	}
+}
+
+static void print_log(struct world *w)
+{
+	uint32_t next = w->log_next, i = next < LOG_LINES ? 0 : next - LOG_LINES;
+	long long last = w->log[(next - 1) % LOG_LINES].when;
+
+	ksft_print_msg("the last steps:\n");
+	for (; i != next; i++) {
+		struct log_line *l = &w->log[i % LOG_LINES];
+
+		ksft_print_msg("%6lld %6d %-10s region %d pages %d+%d: %d\n",
+			       l->when - last, l->tid, op_name[l->op], l->region,
+			       l->page, l->pages, l->ret);
+	}
+}
+
+void report(struct world *w)
+{
+	unsigned int i;
+
+	ksft_print_msg("FAILED: %s\n", test_name[w->what]);
+	ksft_print_msg("world %u, seed %llu: %s\n", w->nr, w->seed, w->why);
+	print_world(w);
+	for (i = 0; i < MAX_THREADS; i++)
+		print_worker(w, &w->worker[i]);
+	print_log(w);
+}
+
+/* Counters of the whole machine */
+
+long meminfo(const char *key)
+{
+	char line[128];
+	long val = 0;
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ':')
+			val = strtol(line + strlen(key) + 1, NULL, 10);
+	if (f)
+		fclose(f);
+	return val;
+}
+
+struct counters read_counters(void)
+{
+	return (struct counters){
+		.free = meminfo("HugePages_Free"),
+		.reserved = meminfo("HugePages_Rsvd"),
+		.surplus = meminfo("HugePages_Surp"),
+		.anon_huge = meminfo("AnonHugePages"),
+	};
+}
+
+static long cgroup_stat(const struct world *w, const char *key)
+{
+	char path[160], line[128];
+	long val = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/memory.stat", w->cgroup);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ' ')
+			val = strtol(line + strlen(key) + 1, NULL, 10);
+	if (f)
+		fclose(f);
+	return val;
+}
+
+/* What is charged to a world whose processes are gone; NULL: nothing. */
+static const char *left_charged(const struct world *w)
+{
+	static const char *const keys[] = {
+		"anon", "anon_thp", "shmem", "shmem_thp", "pagetables",
+	};
+	static char text[96];
+	char path[160];
+	unsigned int i;
+	long n;
+
+	if (!w->cgroup[0])
+		return NULL;
+	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		n = cgroup_stat(w, keys[i]);
+		if (!n)
+			continue;
+		snprintf(text, sizeof(text), "memory.stat %s %ld", keys[i], n);
+		return text;
+	}
+	snprintf(path, sizeof(path), "%s/memory.swap.current", w->cgroup);
+	n = uk_read_number(path);
+	if (n <= 0)
+		return NULL;
+	snprintf(text, sizeof(text), "memory.swap.current %ld", n);
+	return text;
+}
+
+static const char *off(const struct counters *was, const struct world *worlds,
+		       unsigned int n)
+{
+	struct counters now = read_counters();
+	const char *left;
+	static char text[160];
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		left = left_charged(&worlds[i]);
+		if (left)
+			return left;
+	}
+	if (now.free == was->free && now.reserved == was->reserved &&
+	    now.surplus == was->surplus && now.anon_huge <= was->anon_huge)
+		return NULL;
+	snprintf(text, sizeof(text),
+		 "huge pages free %ld (were %ld), reserved %ld (%ld), surplus %ld (%ld), AnonHugePages %ld (%ld)",
+		 now.free, was->free, now.reserved, was->reserved, now.surplus,
+		 was->surplus, now.anon_huge, was->anon_huge);
+	return text;
+}
+
+bool check_counters(const struct counters *was, struct world *worlds,
+		    unsigned int n)
+{
+	long long until = uk_now() + setting.patience / 2;
+	const char *what;
+
+	while ((what = off(was, worlds, n)) && uk_now() < until)
+		uk_sleep(20);
+	if (!what)
+		return true;
+	ksft_print_msg("FAILED: %s\n", test_name[T_COUNTER]);
+	ksft_print_msg("after a round: %s\n", what);
+	while (n--) {
+		print_world(&worlds[n]);
+		print_log(&worlds[n]);
+	}
+	return false;
+}
