@@ -470,24 +470,28 @@ static int uffd_fill_spans(struct uffd_fill *fill)
 
 static int uffd_fill_once(struct uffd_fill *fill)
 {
+	bool again;
 	int ret;
 
 	ret = userfaultfd_gate_pass(&fill->gate);
 	if (ret)
 		return ret;
 	ret = uffd_fill_lock(fill);
-	if (!ret) {
+	if (!ret)
 		ret = uffd_fill_spans(fill);
-		if (ret > 0)
+	/* Tell of the event rather than of what it has done to the range. */
+	again = ret > 0 || (ret < 0 && userfaultfd_gate_moved(&fill->gate));
+	if (fill->vma) {
+		/* -EAGAIN: it has been replaced already. */
+		if (again && ret != -EAGAIN)
 			uffd_fill_remember(fill);
 		uffd_fill_unlock(fill);
 	}
-	/* Tell of the event rather than of what it has done to the range. */
-	if (ret < 0 && userfaultfd_gate_moved(&fill->gate))
-		ret = UFFD_CHANGED;
+	if (!again)
+		return ret;
 	if (ret == UFFD_BRING_IN)
 		return uffd_fill_bring_in(fill) ?: UFFD_CHANGED;
-	return ret;
+	return UFFD_CHANGED;
 }
 
 /**

@@ -296,6 +296,9 @@ static void uffd_move_set(struct uffd_move *move,
 	} else {
 		pte = pte_mkspecial(pfn_pte(my_zero_pfn(addr),
 					    vma->vm_page_prot));
+		/* KSM's mark, by which it counts its own. */
+		if (pte_dirty(entry->pte))
+			pte = pte_mkdirty(pte);
 	}
 	set_pte_at(vma->vm_mm, addr, dst, pte);
 }
@@ -419,6 +422,8 @@ static int uffd_move_swap_locked(struct uffd_move *move, pte_t pte,
 		/* One has come meanwhile, and would keep the old index. */
 		return 0;
 	}
+	/* Whoever swapped it out may not have flushed yet: no write may follow. */
+	flush_tlb_batched_pending(mm);
 	pte = pte_swp_mksoft_dirty(ptep_get_and_clear(mm, src, t->src));
 	/* Like a present page, it leaves its protection behind. */
 	set_pte_at(mm, dst, t->dst, pte_swp_clear_uffd_wp(pte));

@@ -137,26 +137,44 @@ static struct vm_area_struct *uffd_modify(struct vma_iterator *vmi,
 	bool whole = start == vma->vm_start && end == vma->vm_end;
 
 	vma = vma_modify_flags_uffd(vmi, prev, vma, start, end, flags,
-				    (struct vm_userfaultfd_ctx){ ctx },
-				    whole && !ctx);
+				    (struct vm_userfaultfd_ctx){ ctx }, whole);
 	if (!IS_ERR(vma))
 		uffd_set_ctx(vma, ctx, modes);
 	return vma;
 }
 
-static void uffd_registered(struct vm_area_struct *vma, unsigned long start,
-			    unsigned long end, bool was_wp)
+/*
+ * Lifts the protection of [start, end) of a VMA, if it is registered for that and
+ * about to be no more.  Returns the VMA that has the range, with *prev before it.
+ *
+ * Protection that nobody is asked about must not stay in the page tables.  hugetlb
+ * would wait for it to be lifted; others would make the entry writable, and it
+ * would look protected to whoever registers the range for protection later, with
+ * writes going through.
+ *
+ * It goes before the registration does: a hugetlb page table that is not
+ * registered may be shared with another process.  And after all that can fail: a
+ * registration that stays keeps its protection.
+ */
+static struct vm_area_struct *uffd_lift(struct vma_iterator *vmi,
+					struct vm_area_struct **prev,
+					struct vm_area_struct *vma,
+					unsigned long start, unsigned long end)
 {
-	if (is_vm_hugetlb_page(vma) && uffd_disable_huge_pmd_share(vma))
-		hugetlb_unshare_all_pmds(vma);
-	/*
-	 * Protection that nobody is asked about any more must not stay in the
-	 * page tables.  hugetlb would wait for it to be lifted; others would make
-	 * the entry writable, and it would look protected to whoever registers
-	 * the range for protection later, with writes going through.
-	 */
-	if (was_wp && !userfaultfd_wp(vma))
-		uffd_wp_range(vma, start, end - start, false);
+	if (!userfaultfd_wp(vma))
+		return vma;
+	/* Split it where it will be split; nothing else changes. */
+	vma = vma_modify_flags_uffd(vmi, *prev, vma, start, end, vma->vm_flags,
+				    vma->vm_userfaultfd_ctx, false);
+	if (IS_ERR(vma))
+		return vma;
+	if (start > vma->vm_start)
+		*prev = vma;
+	else
+		find_vma_prev(vma->vm_mm, start, prev);
+	vma_start_write(vma);
+	uffd_wp_range(vma, start, end - start, false);
+	return vma;
 }
 
 /**
@@ -200,15 +218,19 @@ int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 		if (vma->vm_userfaultfd_ctx.ctx != ctx ||
 		    (vma->vm_flags & modes) != modes) {
 			unsigned long stop = min(end, vma->vm_end);
-			bool was_wp = userfaultfd_wp(vma);
 
-			vma = uffd_modify(&vmi, prev, vma, start, stop, ctx,
-					  modes);
+			if (!(modes & VM_UFFD_WP))
+				vma = uffd_lift(&vmi, &prev, vma, start, stop);
+			if (!IS_ERR(vma))
+				vma = uffd_modify(&vmi, prev, vma, start, stop,
+						  ctx, modes);
 			if (IS_ERR(vma)) {
 				ret = PTR_ERR(vma);
 				break;
 			}
-			uffd_registered(vma, start, stop, was_wp);
+			if (is_vm_hugetlb_page(vma) &&
+			    uffd_disable_huge_pmd_share(vma))
+				hugetlb_unshare_all_pmds(vma);
 		}
 		prev = vma;
 		start = vma->vm_end;
@@ -229,8 +251,9 @@ static struct vm_area_struct *uffd_forget(struct vm_area_struct *vma,
 					  struct vm_area_struct *prev,
 					  struct vma_iterator *vmi)
 {
-	if (userfaultfd_wp(vma))
-		uffd_wp_range(vma, start, end - start, false);
+	vma = uffd_lift(vmi, &prev, vma, start, end);
+	if (IS_ERR(vma))
+		return vma;
 	return uffd_modify(vmi, prev, vma, start, end, NULL, 0);
 }
 
