@@ -189,7 +189,7 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 	 */
 	if (verdict != UFFD_PASS && gate->nowait) {
 		if (closed)
-			q->refused = true;
+			__uffd_queue_refuse(q);
 		else
 			WRITE_ONCE(q->resume, true);
 	}

@@ -289,8 +289,12 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		if (fork && batch->nr)
 			break;
 		uffd_queue_unlink(q, item);
-		if (!uffd_item_is_fault(item))
+		if (!uffd_item_is_fault(item)) {
 			q->carried++;
+			/* A refused caller that reads on need not be told to. */
+			if (q->refused == task_pid_nr(current))
+				q->refused = 0;
+		}
 		uffd_batch_add(batch, item);
 		/*
 		 * The last look at it.  Paired with uffd_shard_wake(): a waker
@@ -392,6 +396,20 @@ void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving)
 }
 
 /**
+ * __uffd_queue_refuse() - the current thread's call is being refused
+ * @q: the queue, locked
+ *
+ * It does not wait, and poll() is to tell when it may be tried again.
+ */
+void __uffd_queue_refuse(struct uffd_queue *q)
+{
+	pid_t me = task_pid_nr(current);
+
+	lockdep_assert_held(&q->lock);
+	q->refused = !q->refused || q->refused == me ? me : UFFD_SEVERAL;
+}
+
+/**
  * __uffd_queue_go_on() - what a call has been refused for is out of the way
  * @q: the queue, locked
  *
@@ -406,7 +424,7 @@ bool __uffd_queue_go_on(struct uffd_queue *q)
 	lockdep_assert_held(&q->lock);
 	if (!q->refused)
 		return false;
-	q->refused = false;
+	q->refused = 0;
 	/* Paired with the unlocked reads of poll() and uffd_queue_take(). */
 	WRITE_ONCE(q->resume, true);
 	return true;

@@ -58,11 +58,16 @@ struct uffd_item {
 	struct uffd_msg msg;
 };
 
+/* In uffd_queue.refused: more threads than one. */
+#define UFFD_SEVERAL	((pid_t)-1)
+
 /**
  * struct uffd_queue - messages in the order of their causes, and who waits
  * @lock: guards all but the wait queues, which have locks of their own
  * @readable: the first item is READY; readers and poll() look at it with no lock
- * @refused: a call that does not wait was refused for an event that is unread
+ * @refused: the thread whose call, one that does not wait, was refused for an event
+ *	that is unread; UFFD_SEVERAL if there are more; 0 if none, or if it has taken
+ *	an event since
  * @resume: such a call may be tried again; poll() looks at it with no lock, and the
  *	next read() that finds nothing clears it
  * @held: how many of @items are HELD
@@ -77,8 +82,8 @@ struct uffd_item {
 struct uffd_queue {
 	spinlock_t lock;
 	bool readable;
-	bool refused;
 	bool resume;
+	pid_t refused;
 	unsigned int held;
 	unsigned int carried;
 	unsigned int nr;
@@ -124,6 +129,7 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		     unsigned int max);
 int uffd_queue_wait(struct uffd_queue *q);
 void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving);
+void __uffd_queue_refuse(struct uffd_queue *q);
 bool __uffd_queue_go_on(struct uffd_queue *q);
 void uffd_queue_nudge(struct uffd_queue *q);
 

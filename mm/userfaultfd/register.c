@@ -161,17 +161,22 @@ static struct vm_area_struct *uffd_lift(struct vma_iterator *vmi,
 					struct vm_area_struct *vma,
 					unsigned long start, unsigned long end)
 {
+	int ret;
+
 	if (!userfaultfd_wp(vma))
 		return vma;
-	/* Split it where it will be split; nothing else changes. */
-	vma = vma_modify_flags_uffd(vmi, *prev, vma, start, end, vma->vm_flags,
-				    vma->vm_userfaultfd_ctx, false);
-	if (IS_ERR(vma))
-		return vma;
-	if (start > vma->vm_start)
-		*prev = vma;
-	else
+	/* Only that: a merge might have to be undone, which can fail. */
+	if (start > vma->vm_start) {
+		ret = split_vma(vmi, vma, start, 1);
+		if (ret)
+			return ERR_PTR(ret);
 		find_vma_prev(vma->vm_mm, start, prev);
+	}
+	if (end < vma->vm_end) {
+		ret = split_vma(vmi, vma, end, 0);
+		if (ret)
+			return ERR_PTR(ret);
+	}
 	vma_start_write(vma);
 	uffd_wp_range(vma, start, end - start, false);
 	return vma;

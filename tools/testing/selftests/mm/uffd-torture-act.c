@@ -87,6 +87,7 @@ static void paint_file(const struct part *p)
 static void drop(const struct part *p, enum op op, int advice, bool paint_it)
 {
 	bool told = has(UFFD_FEATURE_EVENT_REMOVE);
+	unsigned int i;
 	int ret;
 
 	if (!begin_empty(p->r, p->from, p->n, told))
@@ -95,6 +96,8 @@ static void drop(const struct part *p, enum op op, int advice, bool paint_it)
 	ret = advise(p, advice);
 	if (!ret && paint_it)
 		paint_file(p);
+	for (i = 0; !ret && i < p->n; i++)
+		await(&p->r->page[p->from + i].awaits);
 	/* What may be freed, or not, is unknown until it is written. */
 	end_empty(p->r, p->from, p->n, told, !ret && op != OP_FREE);
 	end(p->n, ret);
@@ -270,7 +273,7 @@ static void act_duel(struct region *r)
 /* From one place of a region to another that is empty, and back. */
 static int shift(struct region *r, unsigned int from, unsigned int to)
 {
-	long long end = uk_now() + setting.patience / 2;
+	unsigned int tries = setting.patience;
 	struct uk_fill fill;
 	int fd = world->fd[r->fd];
 
@@ -279,7 +282,7 @@ static int shift(struct region *r, unsigned int from, unsigned int to)
 		return fill.err;
 	do {
 		fill = uk_move(fd, page_at(r, from), page_at(r, to), r->unit, 0);
-	} while (fill.err == -EAGAIN && uk_now() < end);
+	} while (fill.err == -EAGAIN && tries--);
 	/* Pinned by somebody's glance? Then it is missing here, like any other. */
 	return fill.err;
 }
@@ -402,6 +405,9 @@ static void act_poison(struct region *r)
 	if (begin_empty(r, p.from, 1, told)) {
 		begin(OP_POISON, r->nr, p.from);
 		ret = advise(&p, MADV_DONTNEED);
+		/* There will be a second. */
+		if (!ret)
+			await(&r->page[p.from].awaits);
 		if (!ret && (!told || try_lock(&r->page[p.from].fill))) {
 			ret = poison(&p, told);
 			if (told)

@@ -19,10 +19,13 @@ static void wake_region(struct region *r, char *base)
 	wake_pages(world->fd[r->fd], r, base, 0, r->pages);
 }
 
-/* What a private mapping has found in the file while nobody was told. */
+/*
+ * What a private mapping has found in the file while nobody was told. hugetlb has its
+ * own page at once; and a hole in the file takes private pages along.
+ */
 static void clean_file(struct region *r)
 {
-	if (r->memfd >= 0 && !is_shared(r))
+	if (r->kind == UK_SHMEM_PRIVATE)
 		fallocate(r->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			  0, r->len);
 }
@@ -80,9 +83,9 @@ static void reserve(struct region *r, char *at)
 
 static void check_remap(struct region *r, unsigned int at, int ret)
 {
-	long long until = uk_now() + setting.patience / 2;
+	unsigned int looks = setting.patience / 2;
 
-	while (!ret && uk_get(&r->place) == at && uk_now() < until &&
+	while (!ret && uk_get(&r->place) == at && looks-- &&
 	       !uk_get(&world->closed))
 		uk_sleep(1);
 	if (!ret != (r->place != at) && !uk_get(&world->closed))
@@ -310,7 +313,7 @@ static int victim_main(void *arg)
 static void kill_and_reap(pid_t pid)
 {
 	kill(pid, SIGKILL);
-	if (uk_reap(pid, setting.patience) < 0)
+	if (reap(pid) < 0)
 		fail(T_ASLEEP, "process %d cannot be killed", pid);
 }
 
@@ -406,7 +409,7 @@ static void fork_locked(struct region *r, struct child *c)
 		end(c->n, pid);
 		return;
 	}
-	code = uk_reap(pid, setting.patience);
+	code = reap(pid);
 	if (code < 0) {
 		if (!uk_get(&world->stop_servers))
 			fail(T_ASLEEP, "region %u page %u: child %d does not end",
@@ -481,10 +484,10 @@ static void cut(enum op op, struct region *r)
 		return;
 	if (op == OP_MPROTECT)
 		do_mprotect(r);
-	else if (op == OP_MLOCK)
-		do_mlock(r);
-	else
+	else if (op == OP_ADVISE)
 		do_advise(r);
+	else if (world->nonblock)
+		do_mlock(r);	/* see await_reader() */
 	if (alone)
 		unchange(&r->users);
 	else

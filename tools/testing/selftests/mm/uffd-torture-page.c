@@ -4,6 +4,7 @@
  * it without being killed.
  */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/syscall.h>
@@ -417,10 +418,10 @@ bool begin_empty(struct region *r, unsigned int from, unsigned int n, bool told)
  */
 bool await(uint32_t *awaits)
 {
-	long long until = uk_now() + setting.patience / 2;
+	unsigned int looks = setting.patience / 2;
 
 	while (uk_get(awaits) == EXPECTED) {
-		if (uk_now() > until || uk_get(&world->closed))
+		if (!looks-- || uk_get(&world->closed))
 			return false;
 		uk_sleep(1);
 	}
@@ -436,11 +437,23 @@ static void check_told(struct region *r, unsigned int page)
 		     r->nr, page);
 }
 
+/*
+ * A call that has failed may have been told of before, and the reader be on the way back
+ * with that. In worlds that block nothing is locked, so such calls do not fail.
+ */
+static void await_reader(struct region *r)
+{
+	while (uk_get(&world->know[r->fd]) < 0 && !uk_get(&world->closed))
+		sched_yield();
+}
+
 void end_empty(struct region *r, unsigned int from, unsigned int n, bool told,
 	       bool did)
 {
 	unsigned int i;
 
+	if (told && !did)
+		await_reader(r);
 	for (i = from; i < from + n; i++) {
 		if (told && did)
 			check_told(r, i);
@@ -476,6 +489,8 @@ void end_drop(struct region *r, unsigned int from, unsigned int n, bool told,
 {
 	unsigned int i;
 
+	if (told && !did)
+		await_reader(r);
 	for (i = from; told && i < from + n; i++) {
 		if (did)
 			check_told(r, i);

@@ -203,7 +203,8 @@ static const char *left_charged(const struct world *w)
 	}
 	snprintf(path, sizeof(path), "%s/memory.swap.current", w->cgroup);
 	n = uk_read_number(path);
-	if (n <= 0)
+	/* Each CPU keeps some slots that are free, but charged still. */
+	if (n <= sysconf(_SC_NPROCESSORS_CONF) * 64 * getpagesize())
 		return NULL;
 	snprintf(text, sizeof(text), "memory.swap.current %ld", n);
 	return text;
@@ -235,10 +236,10 @@ static const char *off(const struct counters *was, const struct world *worlds,
 bool check_counters(const struct counters *was, struct world *worlds,
 		    unsigned int n)
 {
-	long long until = uk_now() + setting.patience / 2;
+	unsigned int looks = setting.patience / 40;
 	const char *what;
 
-	while ((what = off(was, worlds, n)) && uk_now() < until)
+	while ((what = off(was, worlds, n)) && looks--)
 		uk_sleep(20);
 	if (!what)
 		return true;

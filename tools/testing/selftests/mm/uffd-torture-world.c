@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <linux/memfd.h>
 
 #include "uffd-torture.h"
@@ -23,6 +24,19 @@ __thread struct self *self;
 bool has(__u64 feature)
 {
 	return world->features & feature;
+}
+
+int reap(pid_t pid)
+{
+	unsigned int looks = setting.patience;
+	int status;
+
+	while (waitpid(pid, &status, WNOHANG) != pid) {
+		if (!looks--)
+			return -1;
+		uk_sleep(1);
+	}
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* Threads */
@@ -236,7 +250,7 @@ static void stop_servers(struct threads *t)
 		uk_sleep(5);
 	}
 	if (world->external)
-		uk_reap(pid, setting.patience);
+		reap(pid);
 	else
 		join(t->server, world->servers);
 }
@@ -341,6 +355,7 @@ int world_main(void *arg)
 {
 	struct rlimit none = { RLIM_INFINITY, RLIM_INFINITY };
 	static struct threads t;
+	struct self *me;
 	unsigned int i;
 
 	world = arg;
@@ -371,9 +386,11 @@ int world_main(void *arg)
 			fail(T_CALL, "region %u (kind %u, mode %#llx) cannot be registered: errno %d",
 			     i, world->region[i].kind, world->region[i].mode, -err);
 	}
+	/* From here on nothing is mapped but by actors, who leave holes. */
+	me = new_self('m', 0);
 	uk_set(&world->serving, 1);
 	uk_set(&world->go, true);
-	enter_self(new_self('m', 0));
+	enter_self(me);
 	while (!uk_get(&world->finish))
 		uk_sleep(5);
 	finish(&t);

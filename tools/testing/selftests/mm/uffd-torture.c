@@ -13,6 +13,7 @@
  *	TORTURE=seconds		how long (30)
  *	SEED=number		where to begin (the time)
  *	TORTURE_OPS=A,B,...	actors do only these, by the names of OPS
+ *	TORTURE_ROUND=ms	how long a round is (3000)
  *	TORTURE_PATIENCE=ms	within which a step is over (40000)
  *	TORTURE_ORDER=0|1	what to expect of order; else it is found out
  *
@@ -37,6 +38,9 @@
 #include "uffd-torture.h"
 
 struct setting setting = { .direct_fd = -1, .patience = 40000 };
+/* How often worlds are looked at, in ms. */
+#define TURN	10
+
 static struct world *worlds;
 static bool failed[NR_TESTS], any_failed;
 static uint64_t done[NR_OPS], refused[NR_OPS];
@@ -239,23 +243,32 @@ static void remove_cgroup(struct world *w)
 		uk_sleep(20);
 }
 
-/* A thread is in one step for too long. */
+/*
+ * A thread is in one step for too long. What counts is not time but turns of this
+ * watch: on a machine that is overloaded, or stands still, those are late too.
+ */
 static void watch(struct world *w)
 {
-	long long now = uk_now();
 	unsigned int i;
 
 	if (uk_get(&w->over))
 		return;
 	for (i = 0; i < MAX_THREADS; i++) {
 		struct worker *k = &w->worker[i];
-		long long since = uk_get(&k->since);
+		uint32_t steps = uk_get(&k->steps);
 
-		if (!uk_get(&k->tid) || !since || now - since < setting.patience)
+		if (!uk_get(&k->tid) || !uk_get(&k->since) ||
+		    steps != k->seen_step) {
+			k->seen_step = steps;
+			k->seen = 0;
+			continue;
+		}
+		if (++k->seen < setting.patience / TURN)
 			continue;
 		world = w;
 		fail(T_ASLEEP, "thread %d has been in %s of region %d page %d for %lld ms",
-		     k->tid, op_name[k->op], k->region, k->page, now - since);
+		     k->tid, op_name[k->op], k->region, k->page,
+		     uk_now() - k->since);
 		return;
 	}
 }
@@ -330,22 +343,23 @@ static void collect(unsigned int n)
 
 static void play(pid_t *pid, unsigned int n, int ms)
 {
-	long long until = uk_now() + ms, limit = until + 2 * setting.patience;
-	unsigned int i;
+	unsigned int i, left = 2 * setting.patience / TURN;
+	long long until = uk_now() + ms;
 
 	while (!all_ended(pid, n) && all_well(n)) {
 		if (uk_now() > until) {
 			for (i = 0; i < n; i++)
 				uk_set(&worlds[i].finish, true);
+			left--;
 		}
-		if (uk_now() > limit) {
+		if (!left) {
 			world = &worlds[0];
 			for (i = 0; i < n; i++)
 				if (pid[i])
 					world = &worlds[i];
 			fail(T_ASLEEP, "the world does not end");
 		}
-		uk_sleep(10);
+		uk_sleep(TURN);
 	}
 	if (all_well(n))
 		return;
@@ -378,7 +392,7 @@ static void play_round(__u64 seed, int ms)
 		kill_cgroup(&worlds[i]);
 		if (pid[i] > 0) {
 			kill(pid[i], SIGKILL);
-			uk_reap(pid[i], setting.patience);
+			reap(pid[i]);
 		}
 	}
 	collect(n);
@@ -582,8 +596,8 @@ static void print_counts(unsigned int rounds, __u64 seed)
 				       (unsigned long long)done[i],
 				       (unsigned long long)refused[i]);
 	}
-	ksft_print_msg("%u rounds, %llu operations, seed %llu\n", rounds,
-		       (unsigned long long)all, seed);
+	ksft_print_msg("%u rounds, %llu operations, seed %llu to %llu\n", rounds,
+		       (unsigned long long)all, seed, seed + rounds - 1);
 }
 
 int main(void)
@@ -602,7 +616,7 @@ int main(void)
 		       setting.ordered ? "" : "not ");
 	until = uk_now() + seconds * 1000;
 	do {
-		play_round(seed + rounds, 3000);
+		play_round(seed + rounds, from_env("TORTURE_ROUND", 3000));
 		rounds++;
 	} while (uk_now() < until && !any_failed);
 	print_counts(rounds, seed);

@@ -147,6 +147,7 @@ struct worker {
 	int region, page;
 	char role;		/* u: use, s: serve, a: act, m: main */
 	uint32_t steps;
+	uint32_t seen_step, seen;	/* by the watch */
 
 	/* An event that this thread is about to cause, and when it was over. */
 	bool causing;
@@ -312,6 +313,9 @@ bool enter_self(struct self *me);
 void leave_self(void);
 bool has(__u64 feature);
 int register_region(struct region *r);
+
+/* As uk_reap(), but with a number of looks for a limit. */
+int reap(pid_t pid);
 
 /* uffd-torture-page.c */
 
