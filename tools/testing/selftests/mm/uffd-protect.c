@@ -1355,8 +1355,8 @@ TEST_F_TIMEOUT(protect, merged_by_ksm_when_protected, LIMIT)
 	EXPECT_LE(2, merged_pages());
 	EXPECT_EQ(3, bits(self, 0, UNITS));
 	EXPECT_TRUE(is_protected(self, 1));
-	EXPECT_TRUE(is_protected(self, 2));
 	EXPECT_TRUE(holds(self, 2, 1));
+	EXPECT_TRUE(is_protected(self, 2));
 }
 
 /* The kernel's own accesses. */
