@@ -304,6 +304,9 @@ static void act_shift(struct region *r)
 		goto unlock_both;
 	begin(OP_SHIFT, r->nr, from);
 	ret = advise(&to, MADV_DONTNEED);
+	/* Whatever comes of the moves, this has been told. */
+	if (!ret)
+		await(&r->page[to.from].awaits);
 	if (!ret && (!told || try_lock(&r->page[to.from].fill))) {
 		if (try_lock(&p->fill)) {
 			uk_add(&p->odd, 1);
