@@ -669,7 +669,8 @@ static int uffd_move_pmd(struct uffd_move *move, pmd_t *dst_pmd,
 	struct folio *folio = NULL;
 	pmd_t pmd = *src_pmd;
 
-	if (pmd_devmap(pmd)) {
+	/* The bit that tells means something else where nothing is present. */
+	if (pmd_present(pmd) && pmd_devmap(pmd)) {
 		spin_unlock(ptl);
 		return -ENOENT;
 	}
