@@ -663,26 +663,10 @@ TEST_F_TIMEOUT(fill, source_is_not_resident, LIMIT)
 	close(fd);
 }
 
-struct copy_job {
-	int fd;
-	void *dst;
-	void *src;
-	size_t len;
-	struct uk_fill res;
-};
-
-static long copy_job(void *arg)
-{
-	struct copy_job *j = arg;
-
-	j->res = uk_copy(j->fd, j->dst, j->src, j->len, 0);
-	return 0;
-}
-
 /* The source is registered and missing too: the caller faults like anyone. */
 TEST_F_TIMEOUT(fill, source_is_registered, LIMIT)
 {
-	struct copy_job j = {
+	struct uk_job j = {
 		.fd = self->fd,
 		.dst = at(self, 0),
 		.src = at(self, 2),
@@ -692,7 +676,7 @@ TEST_F_TIMEOUT(fill, source_is_registered, LIMIT)
 	struct uk_thread t;
 	int i;
 
-	ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+	ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 	for (i = 2; i < 4; i++) {
 		ASSERT_EQ(1, uk_next(self->fd, &msg));
 		EXPECT_TRUE(uk_is_fault(&msg, at(self, i)));
@@ -707,7 +691,7 @@ TEST_F_TIMEOUT(fill, source_is_registered, LIMIT)
 
 TEST_F_TIMEOUT(fill, source_is_the_destination, LIMIT)
 {
-	struct copy_job j = {
+	struct uk_job j = {
 		.fd = self->fd,
 		.dst = at(self, 0),
 		.src = at(self, 0),
@@ -716,7 +700,7 @@ TEST_F_TIMEOUT(fill, source_is_the_destination, LIMIT)
 	struct uffd_msg msg;
 	struct uk_thread t;
 
-	ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+	ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 	ASSERT_EQ(1, uk_next(self->fd, &msg));
 	EXPECT_TRUE(uk_is_fault(&msg, at(self, 0)));
 	UK_EXPECT_FILL(0, self->unit, copy(self, 0, 1, 1));
@@ -728,7 +712,7 @@ TEST_F_TIMEOUT(fill, source_is_the_destination, LIMIT)
 /* While a copy waits for its source, its destination goes away. */
 TEST_F_TIMEOUT(fill, destination_vanishes_during_the_copy, LIMIT)
 {
-	struct copy_job j = {
+	struct uk_job j = {
 		.fd = self->fd,
 		.dst = at(self, 0),
 		.src = at(self, 2),
@@ -737,7 +721,7 @@ TEST_F_TIMEOUT(fill, destination_vanishes_during_the_copy, LIMIT)
 	struct uffd_msg msg;
 	struct uk_thread t;
 
-	ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+	ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 	ASSERT_EQ(1, uk_next(self->fd, &msg));
 	ASSERT_EQ(0, munmap(at(self, 0), self->unit));
 	UK_EXPECT_FILL(0, self->unit, copy(self, 2, 2, 1));
@@ -772,7 +756,7 @@ static bool replace_first(struct _test_data_fill *self, bool same_file)
 
 TEST_F_TIMEOUT(fill, destination_is_replaced_during_the_copy, LIMIT)
 {
-	struct copy_job j = {
+	struct uk_job j = {
 		.fd = self->fd,
 		.dst = at(self, 0),
 		.src = at(self, 2),
@@ -787,7 +771,7 @@ TEST_F_TIMEOUT(fill, destination_is_replaced_during_the_copy, LIMIT)
 	if (uk_is_anon(&self->m))
 		SKIP(return, "no file behind this memory");
 	for (same_file = 1; same_file >= 0; same_file--) {
-		ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+		ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 		ASSERT_EQ(1, uk_next(self->fd, &msg));
 		ASSERT_TRUE(replace_first(self, same_file));
 		UK_EXPECT_FILL(0, self->unit, copy(self, 2, 2, 1));
@@ -802,7 +786,7 @@ TEST_F_TIMEOUT(fill, destination_is_replaced_during_the_copy, LIMIT)
 /* A mapping that is cut in two, or made read-only, is the same mapping. */
 TEST_F_TIMEOUT(fill, destination_is_cut_during_the_copy, LIMIT)
 {
-	struct copy_job j = {
+	struct uk_job j = {
 		.fd = self->fd,
 		.dst = at(self, 1),
 		.src = at(self, 3),
@@ -811,7 +795,7 @@ TEST_F_TIMEOUT(fill, destination_is_cut_during_the_copy, LIMIT)
 	struct uffd_msg msg;
 	struct uk_thread t;
 
-	ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+	ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 	ASSERT_EQ(1, uk_next(self->fd, &msg));
 	ASSERT_EQ(0, mprotect(at(self, 0), self->unit, PROT_READ));
 	UK_EXPECT_FILL(0, self->unit, copy(self, 3, 3, 1));
@@ -823,7 +807,7 @@ TEST_F_TIMEOUT(fill, destination_is_cut_during_the_copy, LIMIT)
 /* The same, and another page has come meanwhile. */
 TEST_F_TIMEOUT(fill, destination_is_filled_during_the_copy, LIMIT)
 {
-	struct copy_job j = {
+	struct uk_job j = {
 		.fd = self->fd,
 		.dst = at(self, 0),
 		.src = at(self, 2),
@@ -832,7 +816,7 @@ TEST_F_TIMEOUT(fill, destination_is_filled_during_the_copy, LIMIT)
 	struct uffd_msg msg;
 	struct uk_thread t;
 
-	ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+	ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 	ASSERT_EQ(1, uk_next(self->fd, &msg));
 	UK_EXPECT_FILL(0, self->unit, copy(self, 0, 5, 1));
 	UK_EXPECT_FILL(0, self->unit, copy(self, 2, 2, 1));

@@ -69,6 +69,24 @@ FIXTURE_TEARDOWN(history)
 	uk_swap_off();
 }
 
+/* The number behind a word of /proc/meminfo or /proc/vmstat, or -1. */
+static long number_of(const char *path, const char *key)
+{
+	size_t n = strlen(key);
+	char line[128];
+	long val = -1;
+	FILE *f;
+
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, n) && strchr(": ", line[n]))
+			val = strtol(line + n + 1, NULL, 10);
+	fclose(f);
+	return val;
+}
+
 static char *map_anon(size_t len, void *at)
 {
 	char *p = mmap(at, len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
@@ -233,24 +251,6 @@ TEST_F_TIMEOUT(history, forced_write_is_copied, LIMIT)
  * told, and refuses nothing.
  */
 
-/* What the system has promised, and what it may promise, in kB. */
-static long committed(const char *key)
-{
-	size_t n = strlen(key);
-	char line[128];
-	long kb = -1;
-	FILE *f;
-
-	f = fopen("/proc/meminfo", "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f))
-		if (!strncmp(line, key, n) && line[n] == ':')
-			kb = strtol(line + n + 1, NULL, 10);
-	fclose(f);
-	return kb;
-}
-
 /* fork() finds the registered memory first: it lies lower. */
 static int fork_in_vain(void *arg)
 {
@@ -271,7 +271,8 @@ static int fork_in_vain(void *arg)
 	UK_CHECK(!uk_register(fd, p, 4 * page));
 
 	snprintf(limit, sizeof(limit), "%ld",
-		 committed("Committed_AS") + (long)(large / 2048));
+		 number_of("/proc/meminfo", "Committed_AS") +
+		 (long)(large / 2048));
 	UK_CHECK(uk_write_file("/proc/sys/vm/overcommit_kbytes", limit));
 	UK_CHECK(uk_write_file("/proc/sys/vm/overcommit_memory", "2"));
 	for (i = 0; i < 50; i++) {
@@ -293,7 +294,8 @@ TEST_F_TIMEOUT(history, fork_that_fails, LIMIT)
 	long was = uk_read_number("/proc/sys/vm/overcommit_memory");
 	char mode[24];
 
-	if (geteuid() || was < 0 || committed("Committed_AS") < 0)
+	if (geteuid() || was < 0 ||
+	    number_of("/proc/meminfo", "Committed_AS") < 0)
 		SKIP(return, "needs root, and vm.overcommit_memory");
 	snprintf(mode, sizeof(mode), "%ld", was);
 	EXPECT_EQ(0, uk_in_child(fork_in_vain, mode));
@@ -553,6 +555,7 @@ TEST_F_TIMEOUT(history, move_of_pages_in_the_swap_cache, LIMIT)
 	size_t len = 64 * self->page;
 	const char *why;
 	char *src, *dst;
+	long copies;
 
 	if (!(uk_offered() & UFFD_FEATURE_MOVE))
 		SKIP(return, "no UFFDIO_MOVE on this kernel");
@@ -563,9 +566,12 @@ TEST_F_TIMEOUT(history, move_of_pages_in_the_swap_cache, LIMIT)
 	ASSERT_TRUE(uk_swap_out(src, len));
 	ASSERT_EQ(0, madvise(src, len, MADV_WILLNEED));
 	ASSERT_EQ(64, uk_pages(src, len, UK_PM_SWAP));
+	copies = number_of("/proc/vmstat", "ksm_swpin_copy");
 	UK_ASSERT_FILL(0, len, uk_move(self->fd, dst, src, len, 0));
 	EXPECT_EQ(0, uk_pages(src, len, UK_PM_SWAP));
 	EXPECT_TRUE(uk_painted(dst, len, 3));
+	/* With KSM what does not fit its place is copied when it comes in. */
+	EXPECT_EQ(copies, number_of("/proc/vmstat", "ksm_swpin_copy"));
 	uk_paint(dst, len, 4);
 	EXPECT_TRUE(uk_swap_out(dst, len));
 	EXPECT_TRUE(uk_painted(dst, len, 4));
@@ -604,22 +610,6 @@ TEST_F_TIMEOUT(history, moved_pages_are_soft_dirty, LIMIT)
 
 /* While a copy waits for its source, its destination becomes something else. */
 
-struct copy_job {
-	int fd;
-	void *dst;
-	void *src;
-	size_t len;
-	struct uk_fill res;
-};
-
-static long copy_job(void *arg)
-{
-	struct copy_job *j = arg;
-
-	j->res = uk_copy(j->fd, j->dst, j->src, j->len, 0);
-	return 0;
-}
-
 enum change {
 	UNREGISTERED,
 	OTHER_MODES,
@@ -657,7 +647,7 @@ static bool arrange(enum change what, char *p, size_t len, int file, bool after)
 
 TEST_F_TIMEOUT(history, destination_changes_during_the_copy, LIMIT)
 {
-	struct copy_job j = { .fd = self->fd, .len = self->page };
+	struct uk_job j = { .fd = self->fd, .len = self->page };
 	struct uffd_msg msg;
 	struct uk_thread t;
 	enum change what;
@@ -678,7 +668,7 @@ TEST_F_TIMEOUT(history, destination_changes_during_the_copy, LIMIT)
 		ASSERT_NE(NULL, j.src);
 		ASSERT_EQ(0, uk_register(self->fd, j.src, self->page));
 
-		ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+		ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 		ASSERT_EQ(1, uk_next(self->fd, &msg));
 		ASSERT_TRUE(uk_is_fault(&msg, j.src));
 		ASSERT_TRUE(arrange(what, p, self->page, file, true));
@@ -734,14 +724,14 @@ static struct huge_pool huge_pool(size_t size)
 /* The source is not resident; meanwhile somebody fills or unmaps the destination. */
 static bool late_copy(int fd, char *dst, size_t len, const char *src, bool unmap)
 {
-	struct copy_job j = { .fd = fd, .dst = dst, .len = len };
+	struct uk_job j = { .fd = fd, .dst = dst, .len = len };
 	struct uffd_msg msg;
 	struct uk_thread t;
 	bool ok;
 
 	j.src = map_anon(len, NULL);
 	if (!j.src || uk_register(fd, j.src, len) ||
-	    uk_start(&t, copy_job, &j) || uk_next(fd, &msg) != 1)
+	    uk_start(&t, uk_copy_job, &j) || uk_next(fd, &msg) != 1)
 		return false;
 	if (unmap)
 		ok = !munmap(dst, len);

@@ -224,6 +224,14 @@ int uk_protect(int fd, const void *addr, size_t len, __u64 mode)
 	return do_ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
 }
 
+long uk_copy_job(void *job)
+{
+	struct uk_job *j = job;
+
+	j->res = uk_copy(j->fd, j->dst, j->src, j->len, 0);
+	return 0;
+}
+
 int uk_read(int fd, struct uffd_msg *msg, unsigned int count)
 {
 	ssize_t n = read(fd, msg, count * sizeof(*msg));
@@ -343,20 +351,28 @@ bool uk_write_file(const char *path, const char *text)
 	return ok;
 }
 
-long uk_read_number(const char *path)
+ssize_t uk_read_text(const char *path, char *text, size_t size)
 {
-	char line[32];
 	ssize_t n;
 	int fd;
 
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -1;
-	n = read(fd, line, sizeof(line) - 1);
+	n = read(fd, text, size - 1);
 	close(fd);
 	if (n <= 0)
 		return -1;
-	line[n] = 0;
+	text[n] = 0;
+	return n;
+}
+
+long uk_read_number(const char *path)
+{
+	char line[32];
+
+	if (uk_read_text(path, line, sizeof(line)) < 0)
+		return -1;
 	return strtol(line, NULL, 10);
 }
 

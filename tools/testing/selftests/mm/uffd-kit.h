@@ -66,6 +66,17 @@ struct uk_fill uk_poison(int fd, void *dst, size_t len, __u64 mode);
 struct uk_fill uk_move(int fd, void *dst, void *src, size_t len, __u64 mode);
 int uk_protect(int fd, const void *addr, size_t len, __u64 mode);
 
+/* A copy for a thread of its own: uk_start(&t, uk_copy_job, &job). */
+struct uk_job {
+	int fd;
+	void *dst;
+	void *src;
+	size_t len;
+	struct uk_fill res;
+};
+
+long uk_copy_job(void *job);
+
 #define UK_NEEDS_ROOT	"needs root, or vm.unprivileged_userfaultfd"
 
 /* How many messages came; fd decides whether this blocks. */
@@ -241,6 +252,8 @@ int uk_send_fd(int sock, int fd);
 int uk_recv_fd(int sock);
 
 bool uk_write_file(const char *path, const char *text);
+/* The beginning of a small file, as a string; how much of it, or -1. */
+ssize_t uk_read_text(const char *path, char *text, size_t size);
 long uk_read_number(const char *path);
 void uk_sleep(int ms);
 long long uk_now(void);

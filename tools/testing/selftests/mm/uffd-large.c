@@ -1032,22 +1032,6 @@ TEST_F_TIMEOUT(path, locked, LIMIT)
 
 /* Overlap. */
 
-struct job {
-	int fd;
-	char *dst;
-	char *src;
-	size_t len;
-	struct uk_fill res;
-};
-
-static long copy_job(void *arg)
-{
-	struct job *j = arg;
-
-	j->res = uk_copy(j->fd, j->dst, j->src, j->len, 0);
-	return 0;
-}
-
 /* Each page is the source of one further up, as soon as it is there. */
 TEST_F_TIMEOUT(path, copy_of_what_it_copies, LIMIT)
 {
@@ -1059,7 +1043,7 @@ TEST_F_TIMEOUT(path, copy_of_what_it_copies, LIMIT)
 		SKIP(return, "copies only");
 	for (i = 0; i < ARRAY_SIZE(by); i++) {
 		size_t n = by[i];
-		struct job j = {
+		struct uk_job j = {
 			.fd = self->fd,
 			.dst = at(self, n),
 			.src = self->area,
@@ -1068,7 +1052,7 @@ TEST_F_TIMEOUT(path, copy_of_what_it_copies, LIMIT)
 
 		ASSERT_EQ(0, again(self));
 		EXPECT_ALL(n, fill(self, 0, n));
-		ASSERT_EQ(0, uk_start(&t, copy_job, &j));
+		ASSERT_EQ(0, uk_start(&t, uk_copy_job, &j));
 		ASSERT_TRUE(uk_join(&t, UK_SOON)) {
 			TH_LOG("a copy to %zu pages further up hangs", n);
 		}
@@ -1175,7 +1159,7 @@ static int change(struct path_test *self, enum change what)
 
 /* Starts a copy, and lets it wait for page LATE of its source. */
 static bool start_late_copy(struct path_test *self, int *other,
-			    struct uk_thread *t, struct job *j)
+			    struct uk_thread *t, struct uk_job *j)
 {
 	struct uffd_msg msg;
 
@@ -1185,13 +1169,13 @@ static bool start_late_copy(struct path_test *self, int *other,
 	*other = uk_new(O_CLOEXEC | O_NONBLOCK, 0);
 	if (*other < 0 || uk_register(*other, from(self, LATE), page))
 		return false;
-	*j = (struct job){
+	*j = (struct uk_job){
 		.fd = self->fd,
 		.dst = self->area,
 		.src = self->src,
 		.len = pages * page,
 	};
-	return !uk_start(t, copy_job, j) && uk_next(*other, &msg) == 1 &&
+	return !uk_start(t, uk_copy_job, j) && uk_next(*other, &msg) == 1 &&
 	       uk_is_fault(&msg, from(self, LATE)) && uk_stays(t);
 }
 
@@ -1203,7 +1187,7 @@ TEST_F_TIMEOUT(path, late_source, LIMIT)
 		SKIP(return, "copies only");
 	for (what = 0; what < CHANGES; what++) {
 		struct uk_thread t;
-		struct job j;
+		struct uk_job j;
 
 		ASSERT_TRUE(start_late_copy(self, &other, &t, &j));
 		/* Nothing of that page, or what comes after it, is there. */

@@ -30,14 +30,9 @@ const char *const test_name[NR_TESTS] = {
 static void print_file(const char *path, const char *what)
 {
 	char text[2048], *line, *save;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
-	if (fd >= 0)
-		close(fd);
-	if (n <= 0)
+	if (uk_read_text(path, text, sizeof(text)) < 0)
 		return;
-	text[n] = 0;
 	for (line = strtok_r(text, "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save))
 		ksft_print_msg("  %s: %s\n", what, line);

@@ -523,14 +523,9 @@ static struct knob knobs[] = {
 static void read_knob(struct knob *k)
 {
 	char text[128], *from, *to;
-	int fd = open(k->path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
-	if (fd >= 0)
-		close(fd);
-	if (n <= 0)
+	if (uk_read_text(k->path, text, sizeof(text)) < 0)
 		return;
-	text[n] = 0;
 	from = strchr(text, '[');
 	from = from ? from + 1 : text;
 	to = strpbrk(from, "]\n");
