@@ -83,7 +83,7 @@ kernel_make() { # kernel_make SOURCE OUTPUT [ARGS...]
 	# is dear, a preprocessor beside it costs more than its better guesses save.
 	if command -v ccache >/dev/null; then
 		export CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1 CCACHE_DEPEND=1
-		cc="ccache $cc"
+		cc="$top/host/cc $cc"
 	fi
 	KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970' \
 	KBUILD_BUILD_USER=uffd KBUILD_BUILD_HOST=build \
