@@ -619,8 +619,9 @@ static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 	bool protect, dontwake;
 	int ret;
 
+	/* There is no answer to write, so an unread event comes before all else. */
 	if (copy_from_user(&wp, arg, sizeof(wp)))
-		return -EFAULT;
+		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
 	protect = wp.mode & UFFDIO_WRITEPROTECT_MODE_WP;
 	dontwake = wp.mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
 	/* Protecting resolves nothing, so there is nobody to wake. */

@@ -770,10 +770,13 @@ static bool abandon(struct order_test *self, unsigned int threads)
  */
 TEST_F_TIMEOUT(order, abandoned_events_are_bounded, 6 * LIMIT)
 {
+	char *there = uk_reserve(self->unit, self->unit);
 	struct uffd_msg msg[64];
+	unsigned char in_core;
 	unsigned int i;
 	int got;
 
+	ASSERT_NE(NULL, there);
 	for (i = 0; i < 16; i++)
 		ASSERT_TRUE(abandon(self, 256));
 	UK_EXPECT_FILL(0, self->unit, copy(self, 0));
@@ -783,9 +786,10 @@ TEST_F_TIMEOUT(order, abandoned_events_are_bounded, 6 * LIMIT)
 	EXPECT_EQ(-1, munmap(at(self, 0), self->unit));
 	EXPECT_EQ(ENOMEM, errno);
 	EXPECT_EQ(MAP_FAILED, mremap(at(self, 0), self->unit, self->unit,
-				     MREMAP_MAYMOVE | MREMAP_FIXED,
-				     uk_reserve(self->unit, self->unit)));
+				     MREMAP_MAYMOVE | MREMAP_FIXED, there));
 	EXPECT_EQ(ENOMEM, errno);
+	/* Nor has the destination been unmapped. */
+	EXPECT_EQ(0, mincore(there, 1, &in_core));
 	if (!geteuid())
 		EXPECT_EQ(-ENOMEM, uk_spawn_by_thread(nothing, NULL, 0));
 	/* Nothing has changed, and what concerns nobody goes on. */
@@ -829,11 +833,13 @@ TEST_F_TIMEOUT(order, bad_arguments_and_an_unread_event, LIMIT)
 		       uk_poison(self->fd, UK_KERNEL_SPACE, unit, 0));
 	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_WRITEPROTECT, &wp));
 	EXPECT_EQ(EAGAIN, errno);
+	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_WRITEPROTECT, UK_KERNEL_SPACE));
+	EXPECT_EQ(EAGAIN, errno);
 	/* The other calls have nothing to do with events. */
 	EXPECT_EQ(-EINVAL, uk_wake(self->fd, p, 0));
 	EXPECT_EQ(-EINVAL, uk_register(self->fd, p, 0));
 	EXPECT_EQ(-EINVAL, uk_unregister(self->fd, p, 0));
-	/* Nor has an address that is none. */
+	/* Nor has an answer that cannot be written. */
 	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_COPY, UK_KERNEL_SPACE));
 	EXPECT_EQ(EFAULT, errno);
 
@@ -842,6 +848,8 @@ TEST_F_TIMEOUT(order, bad_arguments_and_an_unread_event, LIMIT)
 	UK_EXPECT_FILL(-EINVAL, UK_UNSET, uk_copy(self->fd, NULL, NULL, 0, 0));
 	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_WRITEPROTECT, &wp));
 	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_WRITEPROTECT, UK_KERNEL_SPACE));
+	EXPECT_EQ(EFAULT, errno);
 }
 
 /* Calls that do not wait. */
