@@ -390,9 +390,10 @@ void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving)
 		else
 			wake_up_interruptible_nr(&q->readers, nr);
 	}
-	/* As above. */
+	/* As above.  One exclusive poller for each message, as for readers. */
 	if (waitqueue_active(&q->pollers))
-		wake_up_poll(&q->pollers, EPOLLIN);
+		__wake_up(&q->pollers, TASK_NORMAL, nr,
+			  poll_to_key(EPOLLIN));
 }
 
 /**
@@ -433,10 +434,12 @@ bool __uffd_queue_go_on(struct uffd_queue *q)
 /**
  * uffd_queue_nudge() - wake pollers, though there may be nothing to read
  * @q: the queue
+ *
+ * All of them, the exclusive ones too: which one was refused is not known.
  */
 void uffd_queue_nudge(struct uffd_queue *q)
 {
 	/* As in uffd_queue_announce(), for ->resume. */
 	if (wq_has_sleeper(&q->pollers))
-		wake_up_poll(&q->pollers, EPOLLIN);
+		__wake_up(&q->pollers, TASK_NORMAL, 0, poll_to_key(EPOLLIN));
 }

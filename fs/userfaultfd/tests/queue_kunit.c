@@ -527,6 +527,44 @@ static void queue_putback_wakes(struct kunit *test)
 	stop_readers(reader, 2);
 }
 
+struct poller {
+	struct wait_queue_entry entry;
+	unsigned int woken;
+};
+
+static int poller_wake(struct wait_queue_entry *entry, unsigned int mode,
+		       int flags, void *key)
+{
+	struct poller *poller = container_of(entry, struct poller, entry);
+
+	poller->woken++;
+	return 1;
+}
+
+/* Exclusive pollers, as epoll makes them: one for each message. */
+static void queue_wakes_pollers(struct kunit *test)
+{
+	struct queue_fixture *f = test->priv;
+	struct poller poller[3] = {};
+	unsigned int i;
+
+	add_event(f, 0, UFFD_ITEM_HELD);
+	add_fault(f, 0);
+	for (i = 0; i < 3; i++) {
+		init_waitqueue_func_entry(&poller[i].entry, poller_wake);
+		add_wait_queue_exclusive(&f->queue.pollers, &poller[i].entry);
+	}
+	publish_event(f, 0);
+	for (i = 0; i < 3; i++)
+		KUNIT_EXPECT_EQ(test, poller[i].woken, i < 2);
+	/* It is not known which one has to try again. */
+	uffd_queue_nudge(&f->queue);
+	for (i = 0; i < 3; i++) {
+		KUNIT_EXPECT_EQ(test, poller[i].woken, 1 + (i < 2));
+		remove_wait_queue(&f->queue.pollers, &poller[i].entry);
+	}
+}
+
 static struct kunit_case queue_cases[] = {
 	KUNIT_CASE(queue_empty),
 	KUNIT_CASE(queue_order),
@@ -546,6 +584,7 @@ static struct kunit_case queue_cases[] = {
 	KUNIT_CASE(queue_hand_over),
 	KUNIT_CASE(queue_no_captive),
 	KUNIT_CASE(queue_putback_wakes),
+	KUNIT_CASE(queue_wakes_pollers),
 	{}
 };
 
