@@ -359,8 +359,24 @@ struct child {
 	unsigned int from, n;
 	char *at;
 	bool inherits;		/* its faults are told */
-	uint32_t unarmed;
+	uint32_t unarmed;	/* of the region, at the fork */
+	uint32_t orphans;
 };
+
+/*
+ * May a child find zeros instead of what was last put there? Its parent may have them
+ * still, from a time without registration that nobody has looked at the page since;
+ * or get them now, into a file that both map.
+ */
+static bool zeros_in_child(const struct child *c, unsigned int page)
+{
+	struct region *r = c->r;
+
+	if (!c->inherits || uk_get(&world->orphans) != c->orphans)
+		return true;
+	return r->page[page].epoch != c->unarmed ||
+	       (is_shared(r) && uk_get(&r->unarmed) != c->unarmed);
+}
 
 /* 0: it has all that its parent had. */
 static int child_main(void *arg)
@@ -376,8 +392,7 @@ static int child_main(void *arg)
 
 		if (load((char *)at, &val))
 			return 2;
-		if (val != want && (val || (c->inherits &&
-					    uk_get(&r->unarmed) == c->unarmed)))
+		if (val != want && (val || !zeros_in_child(c, c->from + i)))
 			return 1;
 		/* Its own now; and it may be protected, or shared with the parent. */
 		if (is_shared(r))
@@ -434,6 +449,7 @@ static void do_fork(struct region *r)
 		.n = 1 + below(&self->random, 3),
 		.inherits = has(UFFD_FEATURE_EVENT_FORK),
 		.unarmed = uk_get(&r->unarmed),
+		.orphans = uk_get(&world->orphans),
 	};
 	bool locked = false;
 

@@ -187,7 +187,7 @@ static void told_fork(struct server *s, const struct uffd_msg *msg)
 	if (fcntl(fd, F_SETFL, O_NONBLOCK))
 		fail(T_MESSAGE, "FORK with descriptor %d, which is none", fd);
 	if (s->children == MAX_CHILDREN) {
-		/* It is on its own: what it misses is zeroes to it. */
+		uk_add(&world->orphans, 1);
 		close(fd);
 		return;
 	}

@@ -197,6 +197,8 @@ struct world {
 	/* Handlers that fill with what they know; -1: one that is told more. */
 	int know[MAX_FDS];
 	int wants[MAX_FDS];
+	/* Children that nobody serves: what they miss is zeros to them. */
+	uint32_t orphans;
 
 	/* Each says that all of the kind are to leave. */
 	bool stop_actors, stop_users, stop_servers;
