@@ -84,7 +84,7 @@ static void paint_file(const struct part *p)
 	}
 }
 
-static void drop(const struct part *p, enum op op, int advice, bool paint_it)
+static void drop(enum op op, const struct part *p, int advice, bool paint_it)
 {
 	bool told = has(UFFD_FEATURE_EVENT_REMOVE);
 	unsigned int i;
@@ -132,7 +132,7 @@ static void act_discard(struct region *r)
 	if (is_shared(r))
 		zap(&p);
 	else
-		drop(&p, OP_DISCARD, dontneed(), false);
+		drop(OP_DISCARD, &p, dontneed(), false);
 	unlock_pages(r, p.from, p.n);
 }
 
@@ -142,7 +142,7 @@ static void act_free(struct region *r)
 
 	if (!is_anon(r) || !lock_pages(r, p.from, p.n))
 		return;
-	drop(&p, OP_FREE, MADV_FREE, false);
+	drop(OP_FREE, &p, MADV_FREE, false);
 	unlock_pages(r, p.from, p.n);
 }
 
@@ -152,7 +152,7 @@ static void act_remove(struct region *r)
 
 	if (!is_shared(r) || !lock_pages(r, p.from, p.n))
 		return;
-	drop(&p, OP_REMOVE, MADV_REMOVE, may_be_missing(r) &&
+	drop(OP_REMOVE, &p, MADV_REMOVE, may_be_missing(r) &&
 	     chance(&self->random, r->mode & MINOR ? 70 : 5));
 	unlock_pages(r, p.from, p.n);
 }
@@ -242,7 +242,7 @@ static void act_duel(struct region *r)
 		uk_set(&d->state, 0);
 		return;
 	}
-	drop(&whole, OP_DISCARD, dontneed(), false);
+	drop(OP_DISCARD, &whole, dontneed(), false);
 	begin(OP_DUEL, r->nr, whole.from);
 	d->region = r->nr;
 	d->from = whole.from;

@@ -138,7 +138,7 @@ static bool out_ok(const struct job *j, struct uk_fill fill)
 }
 
 /* Does it, with what the oracle has to know of it; @protect: the pages are. */
-static struct uk_fill run(const struct job *j, enum op op, const char *src,
+static struct uk_fill run(enum op op, const struct job *j, const char *src,
 			  __u64 mode, bool protect)
 {
 	struct region *r = j->r;
@@ -236,10 +236,10 @@ static enum verdict fill_job(struct job *j)
 	if (silent)
 		mode |= UFFDIO_COPY_MODE_DONTWAKE;	/* all have the same bit */
 	j->since = tick();
-	fill = run(j, op, self->buf, mode, protect);
+	fill = run(op, j, self->buf, mode, protect);
 	if (only_copy_can(op, fill.err)) {
 		paint_job(j);
-		fill = run(j, OP_COPY, self->buf, 0, false);
+		fill = run(OP_COPY, j, self->buf, 0, false);
 	}
 	if (silent && (!fill.err || (fill.err == -EAGAIN && fill.out > 0)))
 		wake_job(j);
@@ -311,7 +311,7 @@ static enum verdict serve_minor(struct job *j)
 	if (!claim(j))
 		return BUSY;
 	j->since = tick();
-	fill = run(j, OP_CONTINUE, NULL,
+	fill = run(OP_CONTINUE, j, NULL,
 		   protect ? UFFDIO_CONTINUE_MODE_WP : 0, protect);
 	/* The file's page may have been dropped since the fault. */
 	if (fill.err == -EFAULT) {
@@ -499,7 +499,7 @@ void fill_duel(void)
 	if (lock_fills(j.r, j.from, j.n)) {
 		begin(OP_DUEL, j.r->nr, j.from);
 		paint_job(&j);
-		d->filled = run(&j, OP_COPY, self->buf, 0, false).err;
+		d->filled = run(OP_COPY, &j, self->buf, 0, false).err;
 		end(j.n, d->filled);
 		unlock_fills(j.r, j.from, j.n);
 	}

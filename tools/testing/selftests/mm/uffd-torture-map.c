@@ -88,7 +88,9 @@ static void check_remap(struct region *r, unsigned int at, int ret)
 	while (!ret && uk_get(&r->place) == at && looks-- &&
 	       !uk_get(&world->closed))
 		uk_sleep(1);
-	if (!ret != (r->place != at) && !uk_get(&world->closed))
+	if (ret ? r->place == at : r->place != at)
+		return;
+	if (!uk_get(&world->closed))
 		fail(T_MESSAGE, "region %u: mremap() returned %d, REMAP %s",
 		     r->nr, ret, ret ? "read" : "not read");
 }
@@ -289,7 +291,7 @@ static void do_signal(void)
 /* Processes that share the memory, or have a copy */
 
 struct victim {
-	volatile char *at;
+	char *at;
 	__u64 word;
 	bool write;
 	int pipe;
@@ -304,9 +306,9 @@ static int victim_main(void *arg)
 	if (v->pipe >= 0)
 		syscall(__NR_write, v->pipe, v->at, 8);
 	else if (v->write)
-		*(volatile __u64 *)v->at = v->word;
+		uk_set((__u64 *)v->at, v->word);
 	else
-		(void)*(volatile __u64 *)v->at;
+		uk_get((__u64 *)v->at);
 	return 0;
 }
 
@@ -388,16 +390,16 @@ static int child_main(void *arg)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (i = 0; i < c->n; i++) {
 		__u64 want = tag(r, c->from + i, r->page[c->from + i].settled), val;
-		volatile __u64 *at = (void *)(c->at + i * r->unit);
+		char *at = c->at + i * r->unit;
 
-		if (load((char *)at, &val))
+		if (load(at, &val))
 			return 2;
 		if (val != want && (val || !zeros_in_child(c, c->from + i)))
 			return 1;
 		/* Its own now; and it may be protected, or shared with the parent. */
 		if (is_shared(r))
 			continue;
-		if (store((char *)at, ~want) || load((char *)at, &val))
+		if (store(at, ~want) || load(at, &val))
 			return 2;
 		if (val != ~want)
 			return 3;

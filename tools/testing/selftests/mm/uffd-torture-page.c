@@ -15,7 +15,7 @@
 
 static void on_trap(int sig, siginfo_t *info, void *context)
 {
-	if (self && self->armed)
+	if (self && uk_get(&self->armed))
 		siglongjmp(self->trap, sig == SIGBUS ? TRAP_BUS : TRAP_SEGV);
 	/* It is the program's own: happen again, and be fatal. */
 	signal(sig, SIG_DFL);
@@ -32,15 +32,23 @@ void catch_traps(void)
 	sigaction(SIGBUS, &action, NULL);
 }
 
+/* The compiler is not to move the access to the other side of it. */
+static void arm(bool on)
+{
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	uk_set(&self->armed, on);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
 enum trap load(const char *at, __u64 *val)
 {
 	int trap = sigsetjmp(self->trap, 0);
 
 	if (!trap) {
-		self->armed = 1;
-		*val = *(volatile __u64 *)at;
+		arm(true);
+		*val = uk_get((const __u64 *)at);
 	}
-	self->armed = 0;
+	arm(false);
 	return trap;
 }
 
@@ -49,10 +57,10 @@ enum trap store(char *at, __u64 val)
 	int trap = sigsetjmp(self->trap, 0);
 
 	if (!trap) {
-		self->armed = 1;
-		*(volatile __u64 *)at = val;
+		arm(true);
+		uk_set((__u64 *)at, val);
 	}
-	self->armed = 0;
+	arm(false);
 	return trap;
 }
 
@@ -345,8 +353,8 @@ bool check_page(struct region *r, unsigned int page)
 		}
 		if (uk_get(&world->closed))
 			return false;
-		fail(T_CONTENT, "region %u page %u has %#llx at %#zx and %#llx at its start, not %#llx (store %u next %u odd %u)",
-		     r->nr, page, val, at, first, want, p->store, p->next, p->odd);
+		fail(T_CONTENT, "region %u page %u: %#llx at %#zx, %#llx at 0, not %#llx (odd %u)",
+		     r->nr, page, val, at, first, want, p->odd);
 		return false;
 	}
 	/* Nobody ever writes between the tags. */

@@ -7,13 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../kselftest.h"
 #include "uffd-torture.h"
 
 const char *const op_name[NR_OPS] = {
-#define NAME(name) #name,
-	OPS(NAME)
-#undef NAME
+#define OP(name) #name
+#include "uffd-torture-ops.h"
+#undef OP
 };
 
 const char *const test_name[NR_TESTS] = {
@@ -58,13 +57,16 @@ static void print_page(struct world *w, int region, int page)
 		       entry & UK_PM_PRESENT ? "present" : "not present",
 		       entry & UK_PM_SWAP ? ", swapped or a marker" : "",
 		       entry & UK_PM_WP ? ", protected" : "");
-	ksft_print_msg("  started %u settled %u store %u next %u odd %u wp %u awaits %u lock %u fill %u\n",
-		       p->started, p->settled, p->store, p->next, p->odd, p->wp,
-		       p->awaits, p->lock, p->fill);
+	ksft_print_msg("  started %u settled %u store %u next %u odd %u epoch %u\n",
+		       p->started, p->settled, p->store, p->next, p->odd,
+		       p->epoch);
+	ksft_print_msg("  wp %u awaits %u lock %u fill %u\n", p->wp, p->awaits,
+		       p->lock, p->fill);
 }
 
 static void print_worker(struct world *w, struct worker *k)
 {
+	pid_t pid = k->role == 's' && w->external ? w->server[w->serving] : w->pid;
 	char path[96];
 
 	if (!k->tid)
@@ -72,11 +74,9 @@ static void print_worker(struct world *w, struct worker *k)
 	ksft_print_msg("thread %d (%c): %s region %d page %d, for %lld ms\n",
 		       k->tid, k->role, k->since ? op_name[k->op] : "idle",
 		       k->region, k->page, k->since ? uk_now() - k->since : 0);
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/wchan",
-		 k->role == 's' && w->external ? w->server[w->serving] : w->pid,
-		 k->tid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/wchan", pid, k->tid);
 	print_file(path, "wchan");
-	strcpy(strrchr(path, '/'), "/stack");
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/stack", pid, k->tid);
 	print_file(path, "stack");
 	if (k->since && k->region >= 0 && k->page >= 0)
 		print_page(w, k->region, k->page);
@@ -87,17 +87,19 @@ static void print_world(struct world *w)
 	unsigned int i;
 	char path[64];
 
-	ksft_print_msg("world %u (process %d): features %#llx, %s%s%s%s, %u fds, %u servers, %u users, %u actors, ending %u\n",
+	ksft_print_msg("world %u (process %d): features %#llx, %s%s%s%s\n",
 		       w->nr, w->pid, w->features,
 		       w->nonblock ? "nonblocking" : "blocking",
 		       w->external ? ", external" : "", w->sloppy ? ", sloppy" : "",
-		       w->handover ? ", handover" : "", w->fds, w->servers,
-		       w->users, w->actors, w->ending);
+		       w->handover ? ", handover" : "");
+	ksft_print_msg("%u fds, %u servers, %u users, %u actors, ending %u\n",
+		       w->fds, w->servers, w->users, w->actors, w->ending);
 	for (i = 0; i < w->regions; i++) {
 		struct region *r = &w->region[i];
 
-		ksft_print_msg("region %u: kind %u mode %#llx pages %u of %zu fd %u, at %p and %p, in %u, told %u, unarmed %u\n",
-			       i, r->kind, r->mode, r->pages, r->unit, r->fd,
+		ksft_print_msg("region %u: kind %u mode %#llx pages %u of %zu fd %u\n",
+			       i, r->kind, r->mode, r->pages, r->unit, r->fd);
+		ksft_print_msg("  at %p and %p, in %u, told %u, unarmed %u\n",
 			       r->arena[0], r->arena[1], r->at, r->place,
 			       r->unarmed);
 	}
@@ -136,7 +138,7 @@ void report(struct world *w)
 
 /* Counters of the whole machine */
 
-long meminfo(const char *key)
+long read_meminfo(const char *key)
 {
 	char line[128];
 	long val = 0;
@@ -153,10 +155,10 @@ long meminfo(const char *key)
 struct counters read_counters(void)
 {
 	return (struct counters){
-		.free = meminfo("HugePages_Free"),
-		.reserved = meminfo("HugePages_Rsvd"),
-		.surplus = meminfo("HugePages_Surp"),
-		.anon_huge = meminfo("AnonHugePages"),
+		.free = read_meminfo("HugePages_Free"),
+		.reserved = read_meminfo("HugePages_Rsvd"),
+		.surplus = read_meminfo("HugePages_Surp"),
+		.anon_huge = read_meminfo("AnonHugePages"),
 	};
 }
 

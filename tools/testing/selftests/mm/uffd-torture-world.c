@@ -154,7 +154,9 @@ static bool map_region(struct region *r)
 
 		/* What nobody fills in is zeroes. */
 		pg->started = may_be_missing(r) ? 1 : ZERO_EVERY;
-		pg->settled = pg->store = pg->next = pg->started;
+		pg->settled = pg->started;
+		pg->store = pg->started;
+		pg->next = pg->started;
 	}
 	return true;
 }
@@ -336,8 +338,8 @@ static void finish(struct threads *t)
 	_exit(0);
 }
 
-static void start(pthread_t *thread, unsigned int n, char role,
-		  void *(*fn)(void *))
+static void start_threads(pthread_t *thread, unsigned int n, char role,
+			  void *(*fn)(void *))
 {
 	unsigned int i;
 
@@ -376,14 +378,14 @@ int world_main(void *arg)
 		return 1;
 	}
 	if (!world->external)
-		start(t.server, world->servers, 's', serve);
-	start(t.user, world->users, 'u', use);
-	start(t.actor, world->actors, 'a', act);
+		start_threads(t.server, world->servers, 's', serve);
+	start_threads(t.user, world->users, 'u', use);
+	start_threads(t.actor, world->actors, 'a', act);
 	for (i = 0; i < world->regions; i++) {
 		int err = register_region(&world->region[i]);
 
 		if (err)
-			fail(T_CALL, "region %u (kind %u, mode %#llx) cannot be registered: errno %d",
+			fail(T_CALL, "region %u (kind %u, mode %#llx) not registered: errno %d",
 			     i, world->region[i].kind, world->region[i].mode, -err);
 	}
 	/* From here on nothing is mapped but by actors, who leave holes. */

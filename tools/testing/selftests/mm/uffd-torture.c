@@ -34,7 +34,6 @@
 #include <linux/fs.h>
 #include <linux/loop.h>
 
-#include "../kselftest.h"
 #include "uffd-torture.h"
 
 struct setting setting = { .direct_fd = -1, .patience = 40000 };
@@ -163,14 +162,14 @@ static __u64 draw_mode(enum uk_kind kind, struct random *rnd, __u64 offered)
 static void draw_region(struct region *r, struct random *rnd, __u64 offered)
 {
 	static const unsigned int sizes[] = { 8, 64, 512, 1024 };
-	bool hugetlb = meminfo("HugePages_Free") >= 128;
+	bool hugetlb = read_meminfo("HugePages_Free") >= 128;
 
 	r->kind = below(rnd, hugetlb ? 6 : 4);
 	r->unit = getpagesize();
 	r->pages = sizes[below(rnd, 4)];
 	r->step = r->unit / 8;
 	if (is_hugetlb(r)) {
-		r->unit = meminfo("Hugepagesize") * 1024;
+		r->unit = read_meminfo("Hugepagesize") * 1024;
 		r->pages = 2 + below(rnd, 3);
 		r->step = r->unit / 32;
 	} else if (r->kind == UK_ANON && r->pages < 512) {
@@ -291,7 +290,7 @@ static bool oom_killed(struct world *w)
 }
 
 /* Has it ended? And was it to? */
-static bool ended(struct world *w, pid_t *pid)
+static bool has_ended(struct world *w, pid_t *pid)
 {
 	int status;
 
@@ -313,7 +312,7 @@ static bool all_ended(pid_t *pid, unsigned int n)
 	unsigned int i;
 
 	for (i = 0; i < n; i++)
-		all &= ended(&worlds[i], &pid[i]);
+		all &= has_ended(&worlds[i], &pid[i]);
 	return all;
 }
 
@@ -531,7 +530,7 @@ static void read_knob(struct knob *k)
 	to = strpbrk(from, "]\n");
 	if (to && to - from < (long)sizeof(k->was)) {
 		*to = 0;
-		strcpy(k->was, from);
+		memcpy(k->was, from, to - from + 1);
 	}
 }
 

@@ -28,6 +28,7 @@
 #include <setjmp.h>
 #include <signal.h>
 
+#include "../kselftest.h"
 #include "uffd-kit.h"
 #include "uffd-torture-ring.h"
 
@@ -44,25 +45,10 @@
 #define MINOR		UFFDIO_REGISTER_MODE_MINOR
 #define WP		UFFDIO_REGISTER_MODE_WP
 
-/* What is counted, what the log tells, and what a thread may be busy with. */
-#define OPS(x)								\
-	x(WRITE) x(VERIFY) x(PEEK) x(SYS_READ) x(SYS_WRITE) x(GUP_READ)	\
-	x(GUP_WRITE) x(VMSPLICE) x(DIRECT) x(FIXED) x(POPULATE)		\
-	x(READ) x(FAULT) x(COPY) x(ZERO) x(CONTINUE) x(MOVE)		\
-	x(UNPROTECT) x(WAKE) x(REFUSED) x(EVENT) x(BAD_READ) x(BAD_CALL)	\
-	x(PREFILL) x(TAKEOVER)						\
-	x(DISCARD) x(FREE) x(PUNCH) x(REMOVE) x(TRUNCATE) x(ZAP)	\
-	x(DUEL) x(SHIFT) x(PROTECT) x(POISON)				\
-	x(PAGEOUT) x(COLLAPSE) x(SPLIT) x(COMPACT) x(MIGRATE)		\
-	x(RECLAIM) x(SQUEEZE) x(LOOK)					\
-	x(MREMAP) x(REMAP_NEW) x(REREGISTER) x(MPROTECT) x(MLOCK)	\
-	x(ADVISE) x(SIGNAL) x(VICTIM) x(FORK) x(FORK_QUIET) x(HANDOVER)	\
-	x(FINISH)
-
 enum op {
-#define ENUM(name) OP_##name,
-	OPS(ENUM)
-#undef ENUM
+#define OP(name) OP_##name
+#include "uffd-torture-ops.h"
+#undef OP
 	NR_OPS,
 };
 
@@ -269,7 +255,7 @@ struct self {
 	unsigned int nr;	/* of its kind */
 	char role;
 	sigjmp_buf trap;
-	volatile sig_atomic_t armed;
+	sig_atomic_t armed;	/* a trap may be caught */
 	/* Memory of its own, BUF_SIZE long, a step is free to use. */
 	char *buf;
 	char *page;		/* a page, with nothing behind it */
@@ -288,7 +274,8 @@ struct counters {
 	long free, reserved, surplus, anon_huge;
 };
 
-long meminfo(const char *key);
+/* A line of /proc/meminfo. */
+long read_meminfo(const char *key);
 struct counters read_counters(void);
 void report(struct world *w);
 /* Waits for what was used to be free again, and says so if it is not. */
@@ -297,8 +284,7 @@ bool check_counters(const struct counters *was, struct world *worlds,
 
 /* uffd-torture.c */
 
-__attribute__((format(printf, 2, 3))) void fail(enum test what,
-						const char *fmt, ...);
+__printf(2, 3) void fail(enum test what, const char *fmt, ...);
 void begin(enum op op, int region, int page);
 /* Counts and logs; a result below zero is one that was refused. */
 void end(int pages, int ret);
