@@ -952,6 +952,90 @@ TEST_F_TIMEOUT(order, fill_does_not_wait_for_a_fork, 4 * LIMIT)
 }
 
 /*
+ * The second half of a range is dropped while a long fill of it lasts. The fill does
+ * not know, even when the event has been read by somebody else: what it would put
+ * there after the drop would stay.
+ */
+
+#define LONG_FILL	(32UL << 20)
+
+/* Drops a range, and reads of it. */
+static bool drops(struct order_test *self, char *p, size_t len)
+{
+	struct uk_call drop = {
+		.nr = __NR_madvise,
+		.arg = { (unsigned long)p, len, MADV_DONTNEED } };
+	struct uffd_msg msg;
+	struct uk_thread t;
+
+	return !uk_start(&t, uk_call, &drop) && uk_next(self->fd, &msg) == 1 &&
+	       uk_is_span(&msg, UFFD_EVENT_REMOVE, p, p + len) &&
+	       uk_join(&t, UK_SOON);
+}
+
+/* How much of what was dropped is there when all is over, or -errno. */
+static long left_by_fill(struct order_test *self, char *p, bool *met)
+{
+	struct uk_job fill = { .fd = self->fd, .dst = p, .len = LONG_FILL,
+			       .src = p - LONG_FILL };
+	size_t half = LONG_FILL / 2;
+	struct uk_thread filler;
+	bool dropped;
+
+	if (uk_start(&filler, uk_copy_job, &fill))
+		return -EAGAIN;
+	while (!uk_finished(&filler) && !uk_pages(p, self->unit, UK_PM_PRESENT))
+		;
+	dropped = drops(self, p + half, half);
+	if (!uk_join(&filler, UK_SOON) || !dropped)
+		return -ETIMEDOUT;
+	*met = fill.res.err == -EAGAIN;
+	return uk_pages(p + half, half, UK_PM_PRESENT);
+}
+
+static long fill_behind(struct order_test *self, int advice)
+{
+	long long until = uk_now() + 2 * UK_SOON;
+	unsigned int rounds, nr_met = 0;
+	long left = 0;
+	char *p;
+
+	/* The source, then what is filled. */
+	p = uk_reserve(2 * LONG_FILL, uk_huge_size());
+	if (!p || mprotect(p, 2 * LONG_FILL, PROT_READ | PROT_WRITE) ||
+	    madvise(p, LONG_FILL, MADV_POPULATE_WRITE))
+		return -ENOMEM;
+	p += LONG_FILL;
+	if (madvise(p, LONG_FILL, advice) ||
+	    uk_register(self->fd, p, LONG_FILL))
+		return -EINVAL;
+	for (rounds = 0; !left && nr_met < 5 && uk_now() < until; rounds++) {
+		bool met = false;
+
+		left = left_by_fill(self, p, &met);
+		nr_met += met;
+		if (!drops(self, p, LONG_FILL))
+			return -ETIMEDOUT;
+	}
+	printf("# %u of %u fills have met the event\n", nr_met, rounds);
+	uk_unregister(self->fd, p, LONG_FILL);
+	munmap(p - LONG_FILL, 2 * LONG_FILL);
+	return left;
+}
+
+TEST_F_TIMEOUT(order, fill_behind_a_remove, 2 * LIMIT)
+{
+	EXPECT_EQ(0, fill_behind(self, MADV_NOHUGEPAGE));
+}
+
+TEST_F_TIMEOUT(order, huge_fill_behind_a_remove, 2 * LIMIT)
+{
+	if (access("/sys/kernel/mm/transparent_hugepage", F_OK))
+		SKIP(return, "no huge pages in this kernel");
+	EXPECT_EQ(0, fill_behind(self, MADV_HUGEPAGE));
+}
+
+/*
  * The handler that needs nothing but read().
  *
  * It knows which page is where and how often it was thrown away, by what the
