@@ -178,6 +178,25 @@ static long cgroup_stat(const struct world *w, const char *key)
 	return val;
 }
 
+/*
+ * Swap space that is charged to it. A page that was being written out when its process
+ * ended is nobody's, but keeps its place until reclaim comes by; so that is called.
+ */
+static long swap_left(const struct world *w)
+{
+	/* Each CPU keeps some slots that are free, but charged still. */
+	long kept = sysconf(_SC_NPROCESSORS_CONF) * 64 * getpagesize(), n;
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/memory.swap.current", w->cgroup);
+	n = uk_read_number(path);
+	if (n <= kept)
+		return 0;
+	snprintf(path, sizeof(path), "%s/memory.reclaim", w->cgroup);
+	uk_write_file(path, "64M");
+	return n;
+}
+
 /* What is charged to a world whose processes are gone; NULL: nothing. */
 static const char *left_charged(const struct world *w)
 {
@@ -185,7 +204,6 @@ static const char *left_charged(const struct world *w)
 		"anon", "anon_thp", "shmem", "shmem_thp", "pagetables",
 	};
 	static char text[96];
-	char path[160];
 	unsigned int i;
 	long n;
 
@@ -198,12 +216,11 @@ static const char *left_charged(const struct world *w)
 		snprintf(text, sizeof(text), "memory.stat %s %ld", keys[i], n);
 		return text;
 	}
-	snprintf(path, sizeof(path), "%s/memory.swap.current", w->cgroup);
-	n = uk_read_number(path);
-	/* Each CPU keeps some slots that are free, but charged still. */
-	if (n <= sysconf(_SC_NPROCESSORS_CONF) * 64 * getpagesize())
+	n = swap_left(w);
+	if (!n)
 		return NULL;
-	snprintf(text, sizeof(text), "memory.swap.current %ld", n);
+	snprintf(text, sizeof(text), "memory.swap.current %ld, %ld of it in the swap cache",
+		 n, cgroup_stat(w, "swapcached"));
 	return text;
 }
 
