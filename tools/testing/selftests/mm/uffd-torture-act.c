@@ -377,6 +377,59 @@ static void act_protect(struct region *r)
 	unlock_pages(r, p.from, p.n);
 }
 
+/* Does the kernel count a page as written since it was protected? */
+static bool is_written(struct region *r, unsigned int page)
+{
+	struct page_region found;
+	struct pm_scan_arg scan = {
+		.size = sizeof(scan),
+		.start = (unsigned long)page_at(r, page),
+		.end = (unsigned long)page_at(r, page + 1),
+		.vec = (unsigned long)&found,
+		.vec_len = 1,
+		.category_mask = PAGE_IS_WRITTEN,
+		.return_mask = PAGE_IS_WRITTEN,
+	};
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), n;
+
+	n = ioctl(fd, PAGEMAP_SCAN, &scan);
+	close(fd);
+	return n > 0;
+}
+
+/* The page is there, and its locks are held; that of fills is let go of. */
+static int track(struct region *r, unsigned int page)
+{
+	int ret = uk_protect(world->fd[r->fd], page_at(r, page), r->unit,
+			     UFFDIO_WRITEPROTECT_MODE_WP);
+
+	if (!ret && is_written(r, page))
+		fail(T_PROTECT, "region %u page %u was protected, and counts as written",
+		     r->nr, page);
+	unlock(&r->page[page].fill);
+	if (!ret && write_page(r, page, next_version(r, page, false)) &&
+	    !is_written(r, page))
+		fail(T_PROTECT, "region %u page %u was written, and is not counted",
+		     r->nr, page);
+	return ret;
+}
+
+/* Writes are not told, but can be asked for. */
+static void act_track(struct region *r)
+{
+	unsigned int page = below(&self->random, r->pages);
+	int ret = -EBUSY;
+
+	if (!(r->mode & WP) || !has(UFFD_FEATURE_WP_ASYNC) ||
+	    !try_lock(&r->page[page].lock))
+		return;
+	begin(OP_TRACK, r->nr, page);
+	if (check_page(r, page) && try_lock(&r->page[page].fill))
+		ret = track(r, page);
+	end(1, ret);
+	unlock(&r->page[page].lock);
+}
+
 /* Poison what has been emptied, see that it bites, and take it away. */
 static int poison(const struct part *p, bool told)
 {
@@ -567,6 +620,7 @@ static const struct deed deeds[] = {
 	{ OP_RECLAIM, 3, act_reclaim },
 	{ OP_SQUEEZE, 1, act_squeeze },
 	{ OP_LOOK, 2, act_look },
+	{ OP_TRACK, 10, act_track },
 	{ OP_MREMAP, 4, NULL },
 	{ OP_REMAP_NEW, 4, NULL },
 	{ OP_REREGISTER, 3, NULL },
@@ -577,6 +631,9 @@ static const struct deed deeds[] = {
 	{ OP_VICTIM, 3, NULL },
 	{ OP_FORK, 3, NULL },
 	{ OP_HANDOVER, 1, NULL },
+	{ OP_OTHER_MODE, 3, NULL },
+	{ OP_KILL_DROP, 5, NULL },
+	{ OP_KILL_READ, 3, NULL },
 };
 
 static const struct deed *choose(void)

@@ -17,7 +17,21 @@ struct job {
 	char *base;
 	unsigned int from, n;
 	uint64_t since;		/* when it began */
+	uint32_t unarmed;	/* of the region, then */
 };
+
+static void begin_job(struct job *j)
+{
+	j->since = tick();
+	j->unarmed = uk_get(&j->r->unarmed);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+/* Has the region been registered in another way meanwhile, or mapped anew? */
+static bool registered_anew(const struct job *j)
+{
+	return j->unarmed % 2 || j->unarmed != uk_get(&j->r->unarmed);
+}
 
 static char *job_addr(const struct job *j)
 {
@@ -61,7 +75,7 @@ static void check_refused(const struct job *j)
 		end = -1ULL;
 	}
 	count(OP_REFUSED, j->r->nr, j->from, j->n, -EAGAIN);
-	if (!setting.ordered || uk_get(&world->closed))
+	if (!setting.ordered || registered_anew(j) || uk_get(&world->closed))
 		return;
 	for (i = 0; i < MAX_THREADS; i++) {
 		struct worker *w = &world->worker[i];
@@ -117,7 +131,7 @@ static enum verdict outcome(const struct job *j, int err, __s64 out,
 		return BUSY;
 	case EFAULT:
 	case EINVAL:
-		if (!past_end)
+		if (!past_end && !registered_anew(j))
 			break;
 		wake_job(j);
 		uk_sleep(1);
@@ -235,7 +249,7 @@ static enum verdict fill_job(struct job *j)
 		mode |= UFFDIO_COPY_MODE_WP;
 	if (silent)
 		mode |= UFFDIO_COPY_MODE_DONTWAKE;	/* all have the same bit */
-	j->since = tick();
+	begin_job(j);
 	fill = run(op, j, self->buf, mode, protect);
 	if (only_copy_can(op, fill.err)) {
 		paint_job(j);
@@ -310,7 +324,7 @@ static enum verdict serve_minor(struct job *j)
 
 	if (!claim(j))
 		return BUSY;
-	j->since = tick();
+	begin_job(j);
 	fill = run(OP_CONTINUE, j, NULL,
 		   protect ? UFFDIO_CONTINUE_MODE_WP : 0, protect);
 	/* The file's page may have been dropped since the fault. */
@@ -338,7 +352,7 @@ static enum verdict serve_protected(struct job *j)
 		return BUSY;
 	for (i = 0; i < j->n; i++)
 		uk_set(&r->page[j->from + i].wp, 0);
-	j->since = tick();
+	begin_job(j);
 	wake_begin(r, j->from, j->n);
 	err = uk_protect(j->fd, job_addr(j), job_len(j), mode);
 	wake_end(r, j->from, j->n);
@@ -441,7 +455,7 @@ void bad_call(unsigned int fd)
 	int err;
 
 	begin(OP_BAD_CALL, r->nr, -1);
-	j.since = tick();
+	begin_job(&j);
 	switch (below(&self->random, 7)) {
 	case 0:
 		err = uk_copy(j.fd, at, self->buf, 0, 0).err;

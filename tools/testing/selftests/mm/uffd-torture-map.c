@@ -209,6 +209,47 @@ static void do_reregister(struct region *r)
 	end(r->pages, ret);
 }
 
+/*
+ * Other modes for a while: some of what it was registered for is gone. (With more modes
+ * than before it would keep them.)
+ */
+static __u64 other_mode(const struct region *r)
+{
+	__u64 mode = r->mode;
+
+	while (mode == r->mode || !mode || !(r->mode & ~mode)) {
+		mode = below(&self->random, 8);
+		if (!is_shared(r))
+			mode &= ~MINOR;
+		if (!(r->mode & WP) && !(setting.offered & (is_anon(r) ?
+		      UFFD_FEATURE_PAGEFAULT_FLAG_WP :
+		      UFFD_FEATURE_WP_HUGETLBFS_SHMEM)))
+			return 0;
+	}
+	return mode;
+}
+
+/* Who sleeps for what is not to be told any more is woken by nobody else. */
+static void do_other_mode(struct region *r)
+{
+	__u64 mode = other_mode(r);
+	char *base = page_at(r, 0);
+	int ret;
+
+	if (!mode)
+		return;
+	begin(OP_OTHER_MODE, r->nr, -1);
+	disarm(r);
+	uk_set(&r->modes, r->modes | mode);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	ret = uk_register_mode(world->fd[r->fd], base, r->len, mode, NULL);
+	wake_region(r, base);
+	uk_sleep(below(&self->random, 10));
+	rearm(r);
+	wake_region(r, base);
+	end(r->pages, ret);
+}
+
 /* A part of the region, of which the mapping may be cut. */
 static char *any_part(struct region *r, size_t *len)
 {
@@ -319,13 +360,26 @@ static void kill_and_reap(pid_t pid)
 		fail(T_ASLEEP, "process %d cannot be killed", pid);
 }
 
+/* It may have come to where it sleeps, or not. */
+static void let_die(int (*fn)(void *arg), void *arg)
+{
+	pid_t pid = clone(fn, self->stack, CLONE_VM | SIGCHLD, arg);
+
+	if (pid < 0)
+		return;
+	if (chance(&self->random, 70))
+		sched_yield();
+	else
+		uk_sleep(below(&self->random, 4));
+	kill_and_reap(pid);
+}
+
 /* Somebody goes to sleep on a page, and is killed. */
 static void do_victim(struct region *r)
 {
 	unsigned int page = below(&self->random, r->pages);
 	uint32_t version = next_version(r, page, false);
 	struct victim v = { .at = page_at(r, page), .pipe = -1 };
-	pid_t pid;
 
 	if (!try_lock(&r->page[page].lock))
 		return;
@@ -337,14 +391,7 @@ static void do_victim(struct region *r)
 	if (check_page(r, page)) {
 		if (v.write)
 			start_write(r, page, version);
-		pid = clone(victim_main, self->stack, CLONE_VM | SIGCHLD, &v);
-		if (pid > 0) {
-			if (chance(&self->random, 70))
-				sched_yield();
-			else
-				uk_sleep(below(&self->random, 4));
-			kill_and_reap(pid);
-		}
+		let_die(victim_main, &v);
 		if (v.write)
 			write_page(r, page, version);
 	}
@@ -354,6 +401,104 @@ static void do_victim(struct region *r)
 	fcntl(self->pipe[0], F_SETFL, 0);
 	end(1, 0);
 	unlock(&r->page[page].lock);
+}
+
+struct dropper {
+	char *at;
+	size_t len;
+};
+
+static int dropper_main(void *arg)
+{
+	struct dropper *d = arg;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	syscall(__NR_madvise, d->at, d->len, MADV_DONTNEED);
+	return 0;
+}
+
+/*
+ * Somebody drops pages, and is killed while waiting for the event to be read. It may be
+ * read still, before that of a second drop, which waits for it.
+ */
+static void do_kill_drop(struct region *r)
+{
+	unsigned int from = below(&self->random, r->pages);
+	unsigned int n = 1 + below(&self->random, 8), i;
+	struct dropper d = { .at = page_at(r, from) };
+	int ret;
+
+	if (n > r->pages - from)
+		n = r->pages - from;
+	d.len = n * r->unit;
+	if (!has(UFFD_FEATURE_EVENT_REMOVE) || !world->nonblock ||
+	    world->handover || !setting.ordered || is_shared(r) ||
+	    !lock_pages(r, from, n))
+		return;
+	begin_empty(r, from, n, true);
+	for (i = from; i < from + n; i++)
+		uk_set(&r->page[i].awaits, UNSURE);
+	begin(OP_KILL_DROP, r->nr, from);
+	cause_begin((unsigned long)d.at, (unsigned long)d.at + d.len);
+	let_die(dropper_main, &d);
+	ret = madvise(d.at, d.len, MADV_DONTNEED) ? -errno : 0;
+	await_reader(r);
+	cause_end();
+	end_empty(r, from, n, true, !ret);
+	end(n, ret);
+	unlock_pages(r, from, n);
+}
+
+struct lost_reader {
+	int fd;
+	void *buf;
+};
+
+static int reader_main(void *arg)
+{
+	struct lost_reader *l = arg;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	syscall(__NR_read, l->fd, l->buf, 4 * sizeof(struct uffd_msg));
+	return 0;
+}
+
+/* All regions of a descriptor are kept where they are; if one cannot be, none is. */
+static bool hold_regions(unsigned int fd)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->regions; i++) {
+		if (world->region[i].fd != fd || try_use(&world->region[i].users))
+			continue;
+		while (i--)
+			if (world->region[i].fd == fd)
+				unuse(&world->region[i].users);
+		return false;
+	}
+	return true;
+}
+
+/* A reader that blocks is killed, and takes along what it has read. */
+static void do_kill_read(unsigned int fd)
+{
+	struct lost_reader l = { world->fd[fd], self->page };
+	unsigned int i;
+
+	if (world->nonblock || world->events || uk_get(&world->closed) ||
+	    !hold_regions(fd))
+		return;
+	begin(OP_KILL_READ, -1, -1);
+	let_die(reader_main, &l);
+	for (i = 0; i < world->regions; i++) {
+		struct region *r = &world->region[i];
+
+		if (r->fd != fd)
+			continue;
+		wake_region(r, page_at(r, 0));
+		unuse(&r->users);
+	}
+	end(1, 0);
 }
 
 struct child {
@@ -486,6 +631,7 @@ static void do_handover(void)
 	begin(OP_HANDOVER, -1, -1);
 	kill_and_reap(world->server[now]);
 	uk_set(&world->serving, now + 1);
+	pass_fds();
 	end(1, 0);
 	unlock(&lock);
 }
@@ -518,13 +664,18 @@ void act_on_map(enum op op, struct region *r)
 		return do_signal();
 	if (op == OP_HANDOVER)
 		return do_handover();
-	if (op == OP_MREMAP || op == OP_REMAP_NEW || op == OP_REREGISTER) {
+	if (op == OP_KILL_READ)
+		return do_kill_read(r->fd);
+	if (op == OP_MREMAP || op == OP_REMAP_NEW || op == OP_REREGISTER ||
+	    op == OP_OTHER_MODE) {
 		if (uk_get(&world->closed) || !try_change(&r->users))
 			return;
 		if (op == OP_MREMAP)
 			do_mremap(r);
 		else if (op == OP_REMAP_NEW)
 			do_remap_new(r);
+		else if (op == OP_OTHER_MODE)
+			do_other_mode(r);
 		else
 			do_reregister(r);
 		unchange(&r->users);
@@ -540,5 +691,7 @@ void act_on_map(enum op op, struct region *r)
 		return do_fork(r);
 	if (op == OP_VICTIM)
 		do_victim(r);
+	if (op == OP_KILL_DROP)
+		do_kill_drop(r);
 	unuse(&r->users);
 }

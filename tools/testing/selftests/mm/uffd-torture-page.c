@@ -245,7 +245,7 @@ static bool zeros_are_fine(struct region *r, uint32_t epoch)
 {
 	uint32_t now = uk_get(&r->unarmed);
 
-	return now != epoch || now % 2 || !may_be_missing(r);
+	return now != epoch || now % 2;
 }
 
 void judge(const struct glance *g, __u64 val, const char *how)
@@ -305,6 +305,8 @@ static void check_written(struct region *r, unsigned int page)
 {
 	uint32_t wp = uk_get(&r->page[page].wp), epoch = uk_get(&r->wp_epoch);
 
+	if (has(UFFD_FEATURE_WP_ASYNC))
+		return;
 	if (wp && wp == epoch + 1 && epoch % 2 == 0 && !uk_get(&world->closed))
 		fail(T_PROTECT, "region %u page %u was protected, and written without a word",
 		     r->nr, page);
@@ -449,7 +451,7 @@ static void check_told(struct region *r, unsigned int page)
  * A call that has failed may have been told of before, and the reader be on the way back
  * with that. In worlds that block nothing is locked, so such calls do not fail.
  */
-static void await_reader(struct region *r)
+void await_reader(struct region *r)
 {
 	while (uk_get(&world->know[r->fd]) < 0 && !uk_get(&world->closed))
 		sched_yield();

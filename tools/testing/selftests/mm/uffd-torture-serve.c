@@ -46,6 +46,7 @@ struct server {
 };
 
 int local_fd[MAX_FDS];
+int pass_sock[MAX_SPARES + 1][2];
 
 /* What messages must look like */
 
@@ -100,9 +101,11 @@ static void check_fault(const struct uffd_msg *msg, uint64_t before)
 		mode = WP;
 	else if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
 		mode = MINOR;
-	if (!(r->mode & mode))
+	if (mode == WP && has(UFFD_FEATURE_WP_ASYNC))
+		mode = 0;
+	if (!(uk_get(&r->modes) & mode))
 		fail(T_MESSAGE, "region %u page %u: told with flags %#llx, registered for %#llx",
-		     r->nr, page, flags, r->mode);
+		     r->nr, page, flags, r->modes);
 	if (has(UFFD_FEATURE_THREAD_ID))
 		check_once(msg, r, page, before);
 	if (!setting.ordered || !world->events)
@@ -137,7 +140,8 @@ static void told_remove(const struct uffd_msg *msg)
 			fail(T_MESSAGE, "region %u page %u: REMOVE %s", r->nr,
 			     from, awaits ? "read twice" : "without a cause");
 		uk_set(&p->store, uk_get(&p->next));
-		uk_set(&p->awaits, TOLD);
+		if (awaits != UNSURE)
+			uk_set(&p->awaits, TOLD);
 	}
 }
 
@@ -602,13 +606,14 @@ static void take_over(void)
 	end(1, 0);
 }
 
-static bool fetch_fds(void)
+static bool fetch_fds(int sock)
 {
 	int pidfd = syscall(__NR_pidfd_open, world->pid, 0);
 	unsigned int i;
 
 	for (i = 0; i < world->fds; i++) {
-		local_fd[i] = syscall(__NR_pidfd_getfd, pidfd, world->fd[i], 0);
+		local_fd[i] = world->passed ? uk_recv_fd(sock) :
+			      syscall(__NR_pidfd_getfd, pidfd, world->fd[i], 0);
 		if (local_fd[i] < 0)
 			return false;
 	}
@@ -629,7 +634,7 @@ int server_main(void *arg)
 			return 0;
 		uk_sleep(2);
 	}
-	if (!fetch_fds())
+	if (!fetch_fds(pass_sock[nr][1]))
 		return 1;
 	for (i = 0; i < world->servers; i++)
 		me[i] = new_self('s', i);

@@ -300,11 +300,13 @@ static int do_fixed(struct region *r, unsigned int page)
 static int do_populate(struct region *r, unsigned int page)
 {
 	unsigned int n = 1 + below(&self->random, 16);
-	int advice = chance(&self->random, 50) ? MADV_POPULATE_READ :
-						 MADV_POPULATE_WRITE;
+	int advice = MADV_POPULATE_READ;
 
 	if (page + n > r->pages)
 		n = r->pages - page;
+	/* It counts as a write, which only who has the page may do if it is counted. */
+	if (!has(UFFD_FEATURE_WP_ASYNC) && chance(&self->random, 50))
+		advice = MADV_POPULATE_WRITE;
 	return madvise(page_at(r, page), n * r->unit, advice) ? -errno : 0;
 }
 

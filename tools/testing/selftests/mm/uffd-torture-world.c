@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <linux/memfd.h>
@@ -185,8 +186,22 @@ static void start_servers(void)
 {
 	unsigned long i;
 
-	for (i = 1; world->external && i <= MAX_SPARES; i++)
+	for (i = 1; world->external && i <= MAX_SPARES; i++) {
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
+			       pass_sock[i]))
+			fail(T_CALL, "no socket: errno %d", errno);
 		world->server[i] = uk_spawn(server_main, (void *)i);
+	}
+}
+
+/* Not before: what is on its way keeps the file open. */
+void pass_fds(void)
+{
+	unsigned int i;
+
+	for (i = 0; world->passed && i < world->fds; i++)
+		if (uk_send_fd(pass_sock[world->serving][0], world->fd[i]))
+			fail(T_CALL, "descriptor %u cannot be sent", i);
 }
 
 static void enter_cgroup(void)
@@ -391,6 +406,7 @@ int world_main(void *arg)
 	/* From here on nothing is mapped but by actors, who leave holes. */
 	me = new_self('m', 0);
 	uk_set(&world->serving, 1);
+	pass_fds();
 	uk_set(&world->go, true);
 	enter_self(me);
 	while (!uk_get(&world->finish))

@@ -124,6 +124,9 @@ static void draw_features(struct world *w, struct random *rnd, __u64 offered)
 		w->features |= UFFD_FEATURE_EXACT_ADDRESS;
 	if (chance(rnd, 30))
 		w->features |= UFFD_FEATURE_WP_UNPOPULATED;
+	if (chance(rnd, 20))
+		w->features |= UFFD_FEATURE_WP_ASYNC |
+			       UFFD_FEATURE_WP_UNPOPULATED;
 	if (chance(rnd, 75)) {
 		for (i = 0; i < 4; i++)
 			if (chance(rnd, 65))
@@ -177,16 +180,14 @@ static void draw_region(struct region *r, struct random *rnd, __u64 offered)
 	}
 	r->len = r->pages * r->unit;
 	r->mode = draw_mode(r->kind, rnd, offered);
+	r->modes = r->mode;
 }
 
 static void draw_world(struct world *w, unsigned int nr, __u64 seed)
 {
 	struct random rnd = { seed * 2862933555777941757ULL + 3037000493ULL };
-	static __u64 offered;
 	unsigned int i;
 
-	if (!offered)
-		offered = uk_offered();
 	memset(w, 0, sizeof(*w));
 	any(&rnd);
 	w->nr = nr;
@@ -194,8 +195,9 @@ static void draw_world(struct world *w, unsigned int nr, __u64 seed)
 	w->nonblock = chance(&rnd, 80);
 	w->external = chance(&rnd, 30);
 	w->handover = w->external && chance(&rnd, 50);
+	w->passed = w->external && chance(&rnd, 50);
 	w->sloppy = chance(&rnd, 15);
-	draw_features(w, &rnd, offered);
+	draw_features(w, &rnd, setting.offered);
 	w->fds = 1 + below(&rnd, MAX_FDS);
 	w->servers = w->fds * (1 + below(&rnd, 3));
 	if (w->nonblock && chance(&rnd, 25))
@@ -209,7 +211,7 @@ static void draw_world(struct world *w, unsigned int nr, __u64 seed)
 	for (i = 0; i < w->regions; i++) {
 		w->region[i].nr = i;
 		w->region[i].fd = i % w->fds;
-		draw_region(&w->region[i], &rnd, offered);
+		draw_region(&w->region[i], &rnd, setting.offered);
 	}
 }
 
@@ -558,6 +560,7 @@ static void prepare(void)
 {
 	const char *why = uk_swap_on(256 << 20);
 
+	setting.offered = uk_offered();
 	setting.patience = from_env("TORTURE_PATIENCE", setting.patience);
 	setting.ordered = from_env("TORTURE_ORDER", -1) < 0 ? probe_order() :
 			  from_env("TORTURE_ORDER", 0);

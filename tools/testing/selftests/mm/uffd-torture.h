@@ -95,7 +95,7 @@ struct page {
 
 #define ZERO_EVERY	8
 
-/* UNSURE: a handler has been killed that may have read it. */
+/* UNSURE: it may be read or not, or twice: somebody has been killed. */
 enum awaits { NOTHING, EXPECTED, TOLD, UNSURE };
 
 struct region {
@@ -122,6 +122,9 @@ struct region {
 	unsigned int place;
 	uint32_t unmap_awaits;	/* as page.awaits */
 	__u64 unmap_start, unmap_end;
+
+	/* All modes that it has been registered for, @mode among them. */
+	__u64 modes;
 
 	struct page page[MAX_PAGES];
 };
@@ -177,6 +180,7 @@ struct world {
 	bool sloppy;		/* fills do not always wake */
 	bool events;		/* some are asked for */
 	bool handover;		/* handlers are killed, others take over */
+	bool passed;		/* handlers are sent their descriptors */
 	unsigned int ending;
 	char cgroup[96];
 
@@ -213,6 +217,7 @@ extern struct world *world;
 
 /* What the machine has and the kernel keeps to. */
 struct setting {
+	__u64 offered;		/* features */
 	bool ordered;		/* the promises of order hold: see probe_order() */
 	bool swap;
 	bool root_cgroup;
@@ -301,6 +306,8 @@ bool enter_self(struct self *me);
 void leave_self(void);
 bool has(__u64 feature);
 int register_region(struct region *r);
+/* Sends the descriptors to the handler whose turn it is, if they are to be sent. */
+void pass_fds(void);
 
 /* As uk_reap(), but with a number of looks for a limit. */
 int reap(pid_t pid);
@@ -380,6 +387,8 @@ void end_drop(struct region *r, unsigned int from, unsigned int n, bool told,
 
 /* Waits for a handler to take note of an event; false if it does not come. */
 bool await(uint32_t *awaits);
+/* Waits for a reader that may be on the way back with what has been caused. */
+void await_reader(struct region *r);
 
 /* Around a call that may wake who sleeps on these pages. */
 void wake_begin(struct region *r, unsigned int from, unsigned int n);
@@ -392,6 +401,8 @@ void cause_end(void);
 
 /* The world's descriptors, by the numbers that they have in this process. */
 extern int local_fd[MAX_FDS];
+/* Where a handler in another process is sent them, both ends. */
+extern int pass_sock[MAX_SPARES + 1][2];
 void *serve(void *self);
 int server_main(void *arg);
 
