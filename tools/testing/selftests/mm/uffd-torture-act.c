@@ -216,6 +216,21 @@ static bool wait_present(const char *addr, size_t len)
 	return true;
 }
 
+/* So many that a fill of them takes long. Others may be at some of them: try again. */
+static bool lock_many(struct part *p)
+{
+	struct region *r = p->r;
+	unsigned int tries;
+
+	p->n = r->pages < 256 ? r->pages : 256;
+	for (tries = 0; tries < 16; tries++) {
+		p->from = below(&self->random, r->pages - p->n + 1);
+		if (lock_pages(r, p->from, p->n))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Drops pages of a range while a fill of it is under way that began before, and that
  * does not know. What it puts in place after its pages have been dropped would stay.
@@ -229,16 +244,14 @@ static void act_duel(struct region *r)
 	unsigned int i;
 	int ret = -EBUSY;
 
-	whole.n = r->pages < 256 ? r->pages : 256;
-	whole.from = below(&self->random, r->pages - whole.n + 1);
 	if (is_shared(r) || is_hugetlb(r) || !told || !may_be_missing(r) ||
-	    whole.n < 32 || !world->nonblock || world->servers < 2 * world->fds ||
+	    r->pages < 32 || !world->nonblock || world->servers < 2 * world->fds ||
 	    world->handover)
 		return;
 	if (!__atomic_compare_exchange_n(&d->state, &none, 4, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		return;
-	if (!lock_pages(r, whole.from, whole.n)) {
+	if (!lock_many(&whole)) {
 		uk_set(&d->state, 0);
 		return;
 	}
@@ -608,7 +621,7 @@ static const struct deed deeds[] = {
 	{ OP_REMOVE, 10, act_remove },
 	{ OP_PUNCH, 10, act_punch },
 	{ OP_TRUNCATE, 3, act_truncate },
-	{ OP_DUEL, 4, act_duel },
+	{ OP_DUEL, 8, act_duel },
 	{ OP_SHIFT, 6, act_shift },
 	{ OP_PROTECT, 20, act_protect },
 	{ OP_POISON, 4, act_poison },

@@ -240,8 +240,7 @@ void glance(struct glance *g, struct region *r, unsigned int page)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-/* Has the kernel been allowed to fill in zeros since @epoch was noted? */
-static bool zeros_are_fine(struct region *r, uint32_t epoch)
+bool zeros_are_fine(struct region *r, uint32_t epoch)
 {
 	uint32_t now = uk_get(&r->unarmed);
 

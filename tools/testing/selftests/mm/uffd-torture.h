@@ -349,6 +349,8 @@ struct glance {
 };
 
 void glance(struct glance *g, struct region *r, unsigned int page);
+/* Has the kernel been allowed to fill in zeros since @epoch was noted? */
+bool zeros_are_fine(struct region *r, uint32_t epoch);
 void judge(const struct glance *g, __u64 val, const char *how);
 /* Is a page in this buffer what it must be, the page's lock held? */
 bool check_copy(struct region *r, unsigned int page, const char *buf,
