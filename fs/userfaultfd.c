@@ -254,9 +254,9 @@ static u64 uffd_features(void)
 	if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_MINOR))
 		features &= ~(UFFD_FEATURE_MINOR_HUGETLBFS |
 			      UFFD_FEATURE_MINOR_SHMEM);
-	if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_WP))
+	if (!pgtable_supports_uffd())
 		features &= ~UFFD_FEATURE_PAGEFAULT_FLAG_WP;
-	if (!IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP))
+	if (!uffd_supports_wp_marker())
 		features &= ~(UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 			      UFFD_FEATURE_WP_UNPOPULATED |
 			      UFFD_FEATURE_WP_ASYNC);
@@ -321,16 +321,16 @@ static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg
 }
 
 /* The VMA flags of UFFDIO_REGISTER_MODE_*, or 0 if that cannot be. */
-static unsigned long uffd_modes(u64 mode)
+static vm_flags_t uffd_modes(u64 mode)
 {
-	unsigned long modes = 0;
+	vm_flags_t modes = 0;
 
 	if (mode & ~UFFD_API_REGISTER_MODES)
 		return 0;
 	if (mode & UFFDIO_REGISTER_MODE_MISSING)
 		modes |= VM_UFFD_MISSING;
 	if (mode & UFFDIO_REGISTER_MODE_WP) {
-		if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_WP))
+		if (!pgtable_supports_uffd())
 			return 0;
 		modes |= VM_UFFD_WP;
 	}
@@ -343,7 +343,7 @@ static unsigned long uffd_modes(u64 mode)
 }
 
 /* The ioctls that a range takes that has been registered for these modes. */
-static u64 uffd_range_ioctls(unsigned long modes, bool hugetlb)
+static u64 uffd_range_ioctls(vm_flags_t modes, bool hugetlb)
 {
 	u64 ioctls = hugetlb ? UFFD_API_RANGE_IOCTLS_BASIC :
 			       UFFD_API_RANGE_IOCTLS;
@@ -360,7 +360,7 @@ static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg,
 {
 	struct uffdio_register __user *user = arg;
 	struct uffdio_register reg;
-	unsigned long modes;
+	vm_flags_t modes;
 	bool hugetlb = false;
 	int ret;
 
@@ -399,7 +399,7 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
 
 	if (!mmget_not_zero(ctx->mm))
 		return -ENOMEM;
-	ret = userfaultfd_unregister_range(ctx->mm, range.start,
+	ret = userfaultfd_unregister_range(ctx, ctx->mm, range.start,
 					   range.start + range.len,
 					   uffd_has(ctx, UFFD_FEATURE_WP_ASYNC));
 	mmput(ctx->mm);
@@ -634,7 +634,7 @@ static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 	if (!uffd_get_mm(ctx->mm))
 		return -ESRCH;
 	ret = userfaultfd_protect(ctx, ctx->mm, wp.range.start, wp.range.len,
-				  protect, nowait);
+				  VM_UFFD_WP, protect, nowait);
 	uffd_put_mm(ctx->mm);
 	if (!ret && !protect && !dontwake)
 		userfaultfd_wake_range(ctx, wp.range.start, wp.range.len);

@@ -6,7 +6,7 @@
  * ------------
  * A fill finds and locks the VMA, and works through the range in spans: what
  * one page-table lock can serve.  How a span is filled depends on the type of
- * memory (anon.c, shmem.c, hugetlb.c in mm/userfaultfd/).
+ * memory (anon.c, file.c, hugetlb.c in mm/userfaultfd/).
  *
  * Nothing sleeps on the caller's memory while the VMA is locked: the source of
  * a copy may be registered too, in this process or another, and whoever is to
@@ -20,6 +20,7 @@
 
 #include <linux/file.h>
 #include <linux/hugetlb.h>
+#include <linux/leafops.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/pagewalk.h>
@@ -69,17 +70,19 @@ static int uffd_find_vmas(struct mm_struct *mm, unsigned long dst,
 #ifdef CONFIG_PER_VMA_LOCK
 /*
  * With mmap_lock held for reading.  Not vma_start_read(), which may fail for no
- * reason.  mmap_lock keeps writers of the VMA's lock away: this does not wait.
+ * reason.  mmap_lock keeps writers of the VMA's lock away: this does not wait, and
+ * fails only as long as it has more readers than can be counted.
  */
-static void uffd_lock_found(struct vm_area_struct *vma, int subclass)
+static bool uffd_lock_found(struct vm_area_struct *vma, int subclass)
 {
-	down_read_nested(&vma->vm_lock->lock, subclass);
+	return vma_start_read_locked_nested(vma, subclass);
 }
 
 static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 					    unsigned long addr)
 {
 	struct vm_area_struct *vma;
+	bool done;
 
 	vma = lock_vma_under_rcu(mm, addr);
 	if (vma && !uffd_needs_anon_vma(vma))
@@ -87,17 +90,34 @@ static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 	if (vma)
 		vma_end_read(vma);
 
-	mmap_read_lock(mm);
-	vma = uffd_find_vma(mm, addr);
-	if (!IS_ERR(vma))
-		uffd_lock_found(vma, 0);
-	mmap_read_unlock(mm);
+	do {
+		mmap_read_lock(mm);
+		vma = uffd_find_vma(mm, addr);
+		done = IS_ERR(vma) || uffd_lock_found(vma, 0);
+		mmap_read_unlock(mm);
+	} while (!done);
 	return vma;
 }
 
 static void uffd_unlock_vma(struct vm_area_struct *vma)
 {
 	vma_end_read(vma);
+}
+
+/*
+ * Locks two VMAs that may be one, with mmap_lock held for reading: all of them, or
+ * none.
+ */
+static bool uffd_lock_found_both(struct vm_area_struct *dst_vma,
+				 struct vm_area_struct *src_vma)
+{
+	if (!uffd_lock_found(dst_vma, 0))
+		return false;
+	if (src_vma == dst_vma ||
+	    uffd_lock_found(src_vma, SINGLE_DEPTH_NESTING))
+		return true;
+	vma_end_read(dst_vma);
+	return false;
 }
 
 /**
@@ -114,6 +134,7 @@ int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
 		   struct vm_area_struct **dst_vma,
 		   struct vm_area_struct **src_vma)
 {
+	bool done;
 	int ret;
 
 	*dst_vma = uffd_lock_vma(mm, dst);
@@ -132,14 +153,12 @@ int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
 	 * may be waiting for that VMA.
 	 */
 	vma_end_read(*dst_vma);
-	mmap_read_lock(mm);
-	ret = uffd_find_vmas(mm, dst, src, dst_vma, src_vma);
-	if (!ret) {
-		uffd_lock_found(*dst_vma, 0);
-		if (*src_vma != *dst_vma)
-			uffd_lock_found(*src_vma, SINGLE_DEPTH_NESTING);
-	}
-	mmap_read_unlock(mm);
+	do {
+		mmap_read_lock(mm);
+		ret = uffd_find_vmas(mm, dst, src, dst_vma, src_vma);
+		done = ret || uffd_lock_found_both(*dst_vma, *src_vma);
+		mmap_read_unlock(mm);
+	} while (!done);
 	return ret;
 }
 
@@ -219,14 +238,26 @@ static int uffd_fill_lock(struct uffd_fill *fill)
  * Help for the span functions
  */
 
+/**
+ * uffd_ops_of() - the operations with which a file's memory plugs itself in
+ * @vma: a VMA
+ *
+ * Return: the operations; NULL if it has none, as anonymous memory has not.
+ */
+const struct vm_uffd_ops *uffd_ops_of(struct vm_area_struct *vma)
+{
+	return vma->vm_ops ? vma->vm_ops->uffd_ops : NULL;
+}
+
 static const struct uffd_memory *uffd_memory_of(struct vm_area_struct *vma)
 {
 	if (IS_ENABLED(CONFIG_HUGETLB_PAGE) && is_vm_hugetlb_page(vma))
 		return &uffd_hugetlb;
-	if (IS_ENABLED(CONFIG_SHMEM) && vma_is_shmem(vma))
-		return vma->vm_flags & VM_SHARED ? &uffd_shmem :
-						   &uffd_shmem_private;
-	return vma_is_anonymous(vma) ? &uffd_anon : NULL;
+	if (vma_is_anonymous(vma))
+		return &uffd_anon;
+	if (!uffd_ops_of(vma))
+		return NULL;
+	return vma->vm_flags & VM_SHARED ? &uffd_file : &uffd_file_private;
 }
 
 /**
@@ -373,7 +404,7 @@ int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp)
 	val = pmdp_get_lockless(pmd);
 	if (pmd_none(val))
 		return UFFD_CHANGED;
-	if (!pmd_present(val) || pmd_trans_huge(val) || pmd_devmap(val))
+	if (!pmd_present(val) || pmd_leaf(val))
 		return -EEXIST;
 	if (pmd_bad(val))
 		return -EFAULT;
@@ -435,6 +466,7 @@ static bool uffd_fill_unchanged(const struct uffd_fill *fill)
 	const struct vm_area_struct *vma = fill->vma;
 
 	if (fill->memory != uffd_memory_of(fill->vma) ||
+	    fill->ops != uffd_ops_of(fill->vma) ||
 	    fill->page_size != vma_kernel_pagesize(fill->vma) ||
 	    fill->flags != (vma->vm_flags & UFFD_FILL_FLAGS) ||
 	    fill->file != vma->vm_file)
@@ -454,6 +486,7 @@ static int uffd_fill_spans(struct uffd_fill *fill)
 		return -EAGAIN;
 	memory = uffd_memory_of(fill->vma);
 	fill->memory = memory;
+	fill->ops = uffd_ops_of(fill->vma);
 	fill->page_size = vma_kernel_pagesize(fill->vma);
 
 	span = memory ? memory->span[fill->req->op] : NULL;
@@ -542,22 +575,22 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
  */
 
 /* With this page table entry: does the fault remain one? */
-static bool uffd_entry_open(bool none, bool present, bool protected,
-			    unsigned long reason)
+static bool uffd_pte_open(pte_t pte, vm_flags_t reason)
 {
-	if (none)
+	if (pte_none(pte) || pte_is_uffd_wp_marker(pte))
 		return true;
 	/*
 	 * What is neither is swapped out, migrates or is poisoned: the access
 	 * will find out, and fault again if it must.
 	 */
-	return present && protected && reason == VM_UFFD_WP;
+	return pte_present(pte) &&
+	       uffd_present_open(pte_uffd(pte), pte_protnone(pte), reason);
 }
 
 /**
  * userfaultfd_fault_open() - would this access still fault?
  * @vmf: a fault whose thread has parked
- * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
+ * @reason: one of __VM_UFFD_FLAGS
  *
  * An entry counts as none only if it is so under its lock: those who replace one
  * may clear it for a moment, and wake nobody when they put it back.  It may change
@@ -567,7 +600,7 @@ static bool uffd_entry_open(bool none, bool present, bool protected,
  *
  * Return: true if the thread has to wait; false if it is to try again at once.
  */
-bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
+bool userfaultfd_fault_open(struct vm_fault *vmf, vm_flags_t reason)
 {
 	struct mm_struct *mm = vmf->vma->vm_mm;
 	unsigned long addr = vmf->address;
@@ -591,19 +624,17 @@ bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason)
 		}
 		if (pmd_none(pmdval))
 			return true;
-		if (!pmd_present(pmdval) || pmd_devmap(pmdval))
+		if (!pmd_present(pmdval))
 			return false;
-		if (pmd_trans_huge(pmdval))
-			return uffd_entry_open(false, true,
-					       pmd_uffd_wp(pmdval), reason);
+		if (pmd_leaf(pmdval))
+			return uffd_present_open(pmd_uffd(pmdval),
+						 pmd_protnone(pmdval), reason);
 		pte = pte_offset_map_lock(mm, pmd, addr, &ptl);
 	} while (!pte);
 
 	val = ptep_get(pte);
 	pte_unmap_unlock(pte, ptl);
-	return uffd_entry_open(pte_none(val) || pte_marker_uffd_wp(val),
-			       pte_present(val),
-			       pte_present(val) && pte_uffd_wp(val), reason);
+	return uffd_pte_open(val, reason);
 }
 
 static int uffd_settle_pud(pud_t *pudp, unsigned long addr, unsigned long end,

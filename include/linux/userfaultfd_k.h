@@ -21,12 +21,13 @@
 #include <linux/fcntl.h>
 #include <linux/mm.h>
 #include <linux/swap.h>
-#include <linux/swapops.h>
+#include <linux/leafops.h>
 #include <asm-generic/pgtable_uffd.h>
 #include <linux/hugetlb_inline.h>
 
 /* A registered VMA has at least one of these set. */
-#define __VM_UFFD_FLAGS	(VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR)
+#define __VM_UFFD_FLAGS	(VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR | \
+			 VM_UFFD_RWP)
 
 /*
  * What kind of userfaults does this VMA take?  None at all, and the compiler
@@ -44,8 +45,8 @@
  *
  * Return: the modes, a subset of @modes; 0 if it is not registered for any.
  */
-static inline unsigned long userfaultfd_modes(const struct vm_area_struct *vma,
-					      unsigned long modes)
+static inline vm_flags_t userfaultfd_modes(const struct vm_area_struct *vma,
+					   vm_flags_t modes)
 {
 	return IS_ENABLED(CONFIG_USERFAULTFD) ? vma->vm_flags & modes : 0;
 }
@@ -88,6 +89,30 @@ static inline bool userfaultfd_minor(struct vm_area_struct *vma)
 }
 
 /**
+ * userfaultfd_rwp() - are accesses to inaccessible pages of the VMA delivered?
+ * @vma: a VMA, locked
+ *
+ * Return: true if it is registered for that.
+ */
+static inline bool userfaultfd_rwp(struct vm_area_struct *vma)
+{
+	/* Callers go on to use PAGE_NONE, which is not there without. */
+	return IS_ENABLED(CONFIG_ARCH_HAS_PTE_PROTNONE) &&
+	       userfaultfd_modes(vma, VM_UFFD_RWP);
+}
+
+/**
+ * userfaultfd_protected() - does the uffd bit of PTEs mean anything in the VMA?
+ * @vma: a VMA, locked
+ *
+ * Return: true if it is registered for one of the two modes that use it.
+ */
+static inline bool userfaultfd_protected(struct vm_area_struct *vma)
+{
+	return userfaultfd_wp(vma) || userfaultfd_rwp(vma);
+}
+
+/**
  * userfaultfd_armed() - is the VMA registered at all?
  * @vma: a VMA, locked
  *
@@ -107,7 +132,7 @@ static inline bool userfaultfd_armed(struct vm_area_struct *vma)
  */
 static inline bool userfaultfd_pte_wp(struct vm_area_struct *vma, pte_t pte)
 {
-	return pte_uffd_wp(pte) && userfaultfd_wp(vma);
+	return pte_uffd(pte) && userfaultfd_wp(vma);
 }
 
 /**
@@ -121,7 +146,33 @@ static inline bool userfaultfd_pte_wp(struct vm_area_struct *vma, pte_t pte)
 static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
 					   pmd_t pmd)
 {
-	return pmd_uffd_wp(pmd) && userfaultfd_wp(vma);
+	return pmd_uffd(pmd) && userfaultfd_wp(vma);
+}
+
+/**
+ * userfaultfd_pte_rwp() - does any access through this PTE have to be delivered?
+ * @vma: the VMA that maps it, locked
+ * @pte: a present PTE
+ *
+ * Return: true if it is tracked and the VMA registered for that.
+ */
+static inline bool userfaultfd_pte_rwp(struct vm_area_struct *vma, pte_t pte)
+{
+	return pte_uffd(pte) && userfaultfd_rwp(vma);
+}
+
+/**
+ * userfaultfd_huge_pmd_rwp() - does any access through this PMD have to be
+ * delivered?
+ * @vma: the VMA that maps it, locked
+ * @pmd: a present huge PMD
+ *
+ * Return: true if it is tracked and the VMA registered for that.
+ */
+static inline bool userfaultfd_huge_pmd_rwp(struct vm_area_struct *vma,
+					    pmd_t pmd)
+{
+	return pmd_uffd(pmd) && userfaultfd_rwp(vma);
 }
 
 /**
@@ -131,11 +182,11 @@ static inline bool userfaultfd_huge_pmd_wp(struct vm_area_struct *vma,
  * A shared page table would show one mapping's protection in the other, and
  * would let one mapping's faults fill the other behind the handler's back.
  *
- * Return: true if the VMA is registered for minor faults or write protection.
+ * Return: true if the VMA is registered for minor faults or for protection.
  */
 static inline bool uffd_disable_huge_pmd_share(struct vm_area_struct *vma)
 {
-	return userfaultfd_modes(vma, VM_UFFD_MINOR | VM_UFFD_WP);
+	return userfaultfd_modes(vma, VM_UFFD_MINOR | VM_UFFD_WP | VM_UFFD_RWP);
 }
 
 /**
@@ -143,13 +194,14 @@ static inline bool uffd_disable_huge_pmd_share(struct vm_area_struct *vma)
  * @vma: a VMA, locked
  *
  * Mapping a neighbour would resolve a minor fault that was never delivered,
- * and could pass over a write-protect marker.
+ * could pass over a write-protect marker, and would count as an access of its
+ * own where accesses are tracked.
  *
- * Return: true if the VMA is registered for minor faults or write protection.
+ * Return: true if the VMA is registered for minor faults or for protection.
  */
 static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
 {
-	return userfaultfd_modes(vma, VM_UFFD_MINOR | VM_UFFD_WP);
+	return userfaultfd_modes(vma, VM_UFFD_MINOR | VM_UFFD_WP | VM_UFFD_RWP);
 }
 
 #ifdef CONFIG_USERFAULTFD
@@ -160,6 +212,32 @@ static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
  */
 
 vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason);
+
+/**
+ * struct vm_uffd_ops - how a type of memory plugs itself in
+ * @can_userfault: may the VMA be registered for these of __VM_UFFD_FLAGS?
+ * @get_folio_noalloc: the folio of a page that the file has, locked and with a
+ *	reference; an ERR_PTR() or NULL if it has none.  Without this there is no
+ *	UFFDIO_CONTINUE.
+ * @alloc_folio: a new folio for a page that the file lacks, or NULL.  Nobody else
+ *	knows of it yet.  Without this a shared mapping cannot be filled.
+ * @filemap_add: put what @alloc_folio has made, filled by now, into the file, and
+ *	leave it locked.  Whoever pays has been charged now at the latest.  Returns
+ *	0, or -errno with the folio as it was.
+ * @filemap_remove: undo that, and unlock the folio
+ *
+ * Private mappings get pages of their own and need none of the last three.
+ */
+struct vm_uffd_ops {
+	bool (*can_userfault)(struct vm_area_struct *vma, vm_flags_t vm_flags);
+	struct folio *(*get_folio_noalloc)(struct inode *inode, pgoff_t pgoff);
+	struct folio *(*alloc_folio)(struct vm_area_struct *vma,
+				     unsigned long addr);
+	int (*filemap_add)(struct folio *folio, struct vm_area_struct *vma,
+			   unsigned long addr);
+	void (*filemap_remove)(struct folio *folio,
+			       struct vm_area_struct *vma);
+};
 
 /*
  * What else hangs on the context of a VMA.
@@ -281,7 +359,7 @@ void userfaultfd_wake_range(struct userfaultfd_ctx *ctx, unsigned long start,
  * What the fd half, and fs/proc/, may call of the memory half.
  */
 
-bool userfaultfd_fault_open(struct vm_fault *vmf, unsigned long reason);
+bool userfaultfd_fault_open(struct vm_fault *vmf, vm_flags_t reason);
 void userfaultfd_settle(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end);
 
@@ -350,16 +428,17 @@ ssize_t userfaultfd_move(const struct uffd_move_request *req);
 
 int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 			       struct mm_struct *mm, unsigned long start,
-			       unsigned long end, unsigned long vm_flags,
+			       unsigned long end, vm_flags_t modes,
 			       bool wp_async, bool *hugetlb);
-int userfaultfd_unregister_range(struct mm_struct *mm, unsigned long start,
+int userfaultfd_unregister_range(struct userfaultfd_ctx *ctx,
+				 struct mm_struct *mm, unsigned long start,
 				 unsigned long end, bool wp_async);
 void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm);
 void userfaultfd_reset_ctx(struct vm_area_struct *vma);
 
 int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
-			unsigned long start, unsigned long len, bool enable_wp,
-			bool nowait);
+			unsigned long start, unsigned long len, vm_flags_t mode,
+			bool enable, bool nowait);
 long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long len, bool enable_wp);
 
@@ -484,41 +563,17 @@ static inline bool userfaultfd_wp_use_markers(struct vm_area_struct *vma)
 }
 
 /**
- * pte_marker_entry_uffd_wp() - is this a marker that protects?
- * @entry: what a non-present PTE holds
- *
- * Return: true if it is a marker and says so.
- */
-static inline bool pte_marker_entry_uffd_wp(swp_entry_t entry)
-{
-	return IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) &&
-	       is_pte_marker_entry(entry) &&
-	       (pte_marker_get(entry) & PTE_MARKER_UFFD_WP);
-}
-
-/**
- * pte_marker_uffd_wp() - does the PTE hold a marker that protects?
+ * pte_swp_uffd_any() - is the page behind this non-present PTE protected or
+ * tracked, be it swapped out or absent?
  * @pte: any PTE
  *
- * Return: true if it maps nothing, and a write is to be delivered.
+ * Return: true if it is; false if the PTE is present, whatever its bits.
  */
-static inline bool pte_marker_uffd_wp(pte_t pte)
+static inline bool pte_swp_uffd_any(pte_t pte)
 {
-	return IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) && is_swap_pte(pte) &&
-	       pte_marker_entry_uffd_wp(pte_to_swp_entry(pte));
-}
-
-/**
- * pte_swp_uffd_wp_any() - is the page behind this non-present PTE protected,
- * be it swapped out or absent?
- * @pte: any PTE
- *
- * Return: true if it is; false if the PTE is present, whether protected or not.
- */
-static inline bool pte_swp_uffd_wp_any(pte_t pte)
-{
-	return IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) && is_swap_pte(pte) &&
-	       (pte_swp_uffd_wp(pte) || pte_marker_uffd_wp(pte));
+	return uffd_supports_wp_marker() && !pte_none(pte) &&
+	       !pte_present(pte) &&
+	       (pte_swp_uffd(pte) || pte_is_uffd_wp_marker(pte));
 }
 
 #endif /* _LINUX_USERFAULTFD_K_H */

@@ -14,6 +14,7 @@
  * will do, large.c is asked first.
  */
 
+#include <linux/leafops.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
@@ -70,7 +71,7 @@ static void uffd_anon_stock_up(struct uffd_fill *fill,
 	if (nr < 2 || !uffd_from_here(fill->vma))
 		return;
 	memset(stock->page, 0, nr * sizeof(stock->page[0]));
-	stock->nr = alloc_pages_bulk_array_node(GFP_HIGHUSER_MOVABLE,
+	stock->nr = alloc_pages_bulk_node(GFP_HIGHUSER_MOVABLE,
 						numa_node_id(), nr,
 						stock->page);
 }
@@ -94,7 +95,7 @@ static struct folio *uffd_anon_folio(struct uffd_fill *fill,
 					   numa_node_id());
 	else
 		folio = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, fill->vma,
-					addr, false);
+					addr);
 	if (folio && mem_cgroup_charge(folio, fill->req->mm, GFP_KERNEL)) {
 		folio_put(folio);
 		folio = NULL;
@@ -155,12 +156,12 @@ static void uffd_anon_map_one(struct uffd_fill *fill, struct folio *folio,
 			      unsigned long addr, pte_t *pte)
 {
 	struct vm_area_struct *vma = fill->vma;
-	pte_t entry = pte_mkdirty(mk_pte(&folio->page, vma->vm_page_prot));
+	pte_t entry = pte_mkdirty(folio_mk_pte(folio, vma->vm_page_prot));
 
 	if (vma->vm_flags & VM_WRITE)
 		entry = pte_mkwrite(entry, vma);
 	if (fill->req->wp)
-		entry = pte_mkuffd_wp(entry);
+		entry = pte_mkuffd(entry);
 	folio_add_new_anon_rmap(folio, vma, addr, RMAP_EXCLUSIVE);
 	folio_add_lru_vma(folio, vma);
 	set_pte_at(vma->vm_mm, addr, pte, entry);
@@ -196,7 +197,7 @@ static int uffd_anon_map(struct uffd_fill *fill, struct uffd_anon_batch *batch,
 			break;
 		}
 		/* A write-protect marker stands for an empty entry. */
-		if (!pte_none_mostly(ptep_get(pte))) {
+		if (!uffd_pte_free(ptep_get(pte))) {
 			ret = -EEXIST;
 			break;
 		}
@@ -324,7 +325,7 @@ static int uffd_pte_set(struct uffd_fill *fill, unsigned long end,
 
 static pte_t uffd_make_zero(struct vm_area_struct *vma, unsigned long addr)
 {
-	return pte_mkspecial(pfn_pte(my_zero_pfn(addr), vma->vm_page_prot));
+	return pte_mkspecial(pfn_pte(zero_pfn(addr), vma->vm_page_prot));
 }
 
 /**

@@ -2,7 +2,7 @@
 /*
  * The memory half of userfaultfd: what its rooms share.
  *
- *	anon.c shmem.c hugetlb.c	a memory type each
+ *	anon.c file.c hugetlb.c		a memory type each
  *	large.c				anonymous memory in large folios
  *	register.c			VMAs in and out
  *	protect.c			write protection
@@ -15,6 +15,7 @@
 #ifndef _MM_USERFAULTFD_FILL_H
 #define _MM_USERFAULTFD_FILL_H
 
+#include <linux/leafops.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
@@ -61,6 +62,7 @@ struct uffd_memory;
  *	source in it when the next one begins; or NULL
  * @memory: the type of memory it has begun with; NULL before
  * @page_size: its page size
+ * @ops: how that plugs itself in, or NULL
  * @file: what was mapped when it first had to start over, a reference; or NULL
  * @index: the page of the file that was mapped at the start of the range
  * @flags: how that was shared and registered
@@ -74,9 +76,10 @@ struct uffd_fill {
 	struct folio *kept;
 	const struct uffd_memory *memory;
 	unsigned long page_size;
+	const struct vm_uffd_ops *ops;
 	struct file *file;
 	pgoff_t index;
-	unsigned long flags;
+	vm_flags_t flags;
 	unsigned long small_end;
 };
 
@@ -102,6 +105,20 @@ static inline const void __user *uffd_fill_src(const struct uffd_fill *fill)
 	return (const void __user *)(fill->req->src + fill->done);
 }
 
+/**
+ * uffd_pte_free() - may a fill put a page into this PTE?
+ * @pte: a PTE
+ *
+ * A marker of ours stands for an empty entry, and gives way.  Others, as those of
+ * MADV_GUARD_INSTALL, do not.
+ *
+ * Return: true if it may.
+ */
+static inline bool uffd_pte_free(pte_t pte)
+{
+	return pte_none(pte) || pte_is_uffd_marker(pte);
+}
+
 /*
  * A span function fills from uffd_fill_dst() to at most @end, and advances
  * fill->done by what it has filled.  It returns 0 if that was all of it, else
@@ -120,11 +137,12 @@ struct uffd_memory {
 };
 
 extern const struct uffd_memory uffd_anon;
-extern const struct uffd_memory uffd_shmem;
-extern const struct uffd_memory uffd_shmem_private;
+extern const struct uffd_memory uffd_file;
+extern const struct uffd_memory uffd_file_private;
 extern const struct uffd_memory uffd_hugetlb;
 
 /* userfaultfd.c */
+const struct vm_uffd_ops *uffd_ops_of(struct vm_area_struct *vma);
 int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
 		   struct vm_area_struct **dst_vma,
 		   struct vm_area_struct **src_vma);
@@ -138,6 +156,10 @@ int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready);
 void uffd_fill_go_small(struct uffd_fill *fill, struct folio *folio);
 int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp);
 bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
+
+/* protect.c */
+void uffd_lift_protection(struct vm_area_struct *vma, unsigned long start,
+			  unsigned long len);
 
 /* anon.c: for all memory that is mapped with small pages */
 int uffd_pte_copy_private(struct uffd_fill *fill, unsigned long end);
@@ -154,12 +176,31 @@ static inline int uffd_large_copy(struct uffd_fill *fill, unsigned long end)
 }
 #endif
 
+/**
+ * uffd_present_open() - does an access fault where a page is mapped?
+ * @protected: the entry has the uffd bit
+ * @none: it allows no access at all
+ * @reason: why there was a fault: one of __VM_UFFD_FLAGS
+ *
+ * Return: true if the fault that was remains one.
+ */
+static inline bool uffd_present_open(bool protected, bool none,
+				     vm_flags_t reason)
+{
+	if (!protected)
+		return false;
+	if (reason == VM_UFFD_WP)
+		return true;
+	/* Without the bit PROT_NONE is for NUMA balancing, or mprotect(). */
+	return VM_UFFD_RWP && reason == VM_UFFD_RWP && none;
+}
+
 /* hugetlb.c */
 #ifdef CONFIG_HUGETLB_PAGE
-bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason);
+bool uffd_hugetlb_fault_open(struct vm_fault *vmf, vm_flags_t reason);
 #else
 static inline bool uffd_hugetlb_fault_open(struct vm_fault *vmf,
-					   unsigned long reason)
+					   vm_flags_t reason)
 {
 	return false;
 }

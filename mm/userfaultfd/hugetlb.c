@@ -10,6 +10,7 @@
  */
 
 #include <linux/hugetlb.h>
+#include <linux/leafops.h>
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -46,13 +47,19 @@ static void uffd_hugetlb_unlock(struct uffd_fill *fill, u32 hash)
 	mutex_unlock(&hugetlb_fault_mutex_table[hash]);
 }
 
+/* As uffd_pte_free(). */
+static bool uffd_hugetlb_free(pte_t pte)
+{
+	return huge_pte_none(pte) || pte_is_uffd_marker(pte);
+}
+
 /* Is there a page already, in the page table or in the file? */
 static bool uffd_hugetlb_taken(struct uffd_fill *fill, pte_t *pte)
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
 
-	if (!huge_pte_none_mostly(huge_ptep_get(vma->vm_mm, addr, pte)))
+	if (!uffd_hugetlb_free(huge_ptep_get(vma->vm_mm, addr, pte)))
 		return true;
 	return (vma->vm_flags & VM_SHARED) &&
 	       hugetlbfs_pagecache_present(hstate_vma(vma), vma, addr);
@@ -138,12 +145,11 @@ static pte_t uffd_hugetlb_entry(struct uffd_fill *fill, struct folio *folio)
 	struct vm_area_struct *vma = fill->vma;
 	bool ours = (vma->vm_flags & VM_SHARED) ||
 		    fill->req->op != UFFD_FILL_CONTINUE;
-	bool writable = (vma->vm_flags & VM_WRITE) && ours && !fill->req->wp;
-	pte_t entry = make_huge_pte(vma, &folio->page, writable);
+	pte_t entry = make_huge_pte(vma, folio, ours && !fill->req->wp);
 
 	/* Dirty even if read-only: its contents are nowhere else. */
 	entry = huge_pte_mkdirty(entry);
-	return fill->req->wp ? huge_pte_mkuffd_wp(entry) : entry;
+	return fill->req->wp ? huge_pte_mkuffd(entry) : entry;
 }
 
 /* With the page-table lock held.  @in_file: it is a page of the file. */
@@ -156,7 +162,7 @@ static int uffd_hugetlb_set(struct uffd_fill *fill, struct folio *folio,
 
 	if (folio_test_hwpoison(folio))
 		return -EIO;
-	if (!huge_pte_none_mostly(huge_ptep_get(vma->vm_mm, addr, pte)))
+	if (!uffd_hugetlb_free(huge_ptep_get(vma->vm_mm, addr, pte)))
 		return -EEXIST;
 
 	if (in_file)
@@ -332,13 +338,13 @@ const struct uffd_memory uffd_hugetlb = {
 /**
  * uffd_hugetlb_fault_open() - userfaultfd_fault_open() of hugetlb memory
  * @vmf: the fault
- * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
+ * @reason: one of __VM_UFFD_FLAGS
  *
  * Context: fault lock held.  Sleeps: hugetlb's lock keeps shared page tables.
  *
  * Return: true if the thread has to wait; false if it is to try again at once.
  */
-bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason)
+bool uffd_hugetlb_fault_open(struct vm_fault *vmf, vm_flags_t reason)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	bool open = true;
@@ -351,9 +357,10 @@ bool uffd_hugetlb_fault_open(struct vm_fault *vmf, unsigned long reason)
 		ptl = huge_pte_lock(hstate_vma(vma), vma->vm_mm, ptep);
 		pte = huge_ptep_get(vma->vm_mm, vmf->address, ptep);
 		spin_unlock(ptl);
-		open = huge_pte_none(pte) || pte_marker_uffd_wp(pte);
-		if (pte_present(pte) && reason == VM_UFFD_WP)
-			open = huge_pte_uffd_wp(pte);
+		open = huge_pte_none(pte) || pte_is_uffd_wp_marker(pte);
+		if (pte_present(pte))
+			open = uffd_present_open(huge_pte_uffd(pte),
+						 pte_protnone(pte), reason);
 	}
 	hugetlb_vma_unlock_read(vma);
 	return open;

@@ -57,8 +57,8 @@ static unsigned long uffd_large_orders(const struct uffd_fill *fill,
 	orders &= THP_ORDERS_ALL_ANON;
 	if (!orders)
 		return 0;
-	return thp_vma_allowable_orders(vma, vma->vm_flags,
-					TVA_IN_PF | TVA_ENFORCE_SYSFS, orders);
+	return thp_vma_allowable_orders(vma, vma->vm_flags, TVA_PAGEFAULT,
+					orders);
 }
 
 static bool uffd_ptes_none(pte_t *pte, unsigned int nr)
@@ -111,7 +111,7 @@ static struct folio *uffd_large_alloc_order(struct uffd_fill *fill, int order)
 	gfp_t gfp = vma_thp_gfp_mask(vma);
 	struct folio *folio;
 
-	folio = vma_alloc_folio(gfp, order, vma, uffd_fill_dst(fill), true);
+	folio = vma_alloc_folio(gfp, order, vma, uffd_fill_dst(fill));
 	if (!folio) {
 		uffd_large_count_failure(order, false);
 		return NULL;
@@ -145,12 +145,12 @@ static void uffd_large_set_pmd(struct uffd_fill *fill, struct folio *folio,
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
-	pmd_t entry = pmd_mkdirty(mk_huge_pmd(&folio->page, vma->vm_page_prot));
+	pmd_t entry = pmd_mkdirty(folio_mk_pmd(folio, vma->vm_page_prot));
 
 	if (vma->vm_flags & VM_WRITE)
 		entry = pmd_mkwrite(entry, vma);
 	if (fill->req->wp)
-		entry = pmd_mkuffd_wp(entry);
+		entry = pmd_mkuffd(entry);
 	folio_add_new_anon_rmap(folio, vma, addr, RMAP_EXCLUSIVE);
 	folio_add_lru_vma(folio, vma);
 	set_pmd_at(vma->vm_mm, addr, pmd, entry);
@@ -197,13 +197,13 @@ static void uffd_large_set_ptes(struct uffd_fill *fill, struct folio *folio,
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
-	pte_t entry = pte_mkdirty(mk_pte(&folio->page, vma->vm_page_prot));
+	pte_t entry = pte_mkdirty(folio_mk_pte(folio, vma->vm_page_prot));
 	unsigned int nr = folio_nr_pages(folio);
 
 	if (vma->vm_flags & VM_WRITE)
 		entry = pte_mkwrite(entry, vma);
 	if (fill->req->wp)
-		entry = pte_mkuffd_wp(entry);
+		entry = pte_mkuffd(entry);
 	folio_ref_add(folio, nr - 1);
 	folio_add_new_anon_rmap(folio, vma, addr, RMAP_EXCLUSIVE);
 	folio_add_lru_vma(folio, vma);

@@ -27,6 +27,7 @@
  */
 
 #include <linux/hugetlb.h>
+#include <linux/leafops.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
@@ -116,32 +117,38 @@ static void uffd_unlock_both(spinlock_t *a, spinlock_t *b)
  * Small pages
  */
 
-/* False if one of the tables has just gone: to be tried again. */
-static bool uffd_map_tables(struct uffd_move *move, pmd_t *dst_pmd,
-			    pmd_t *src_pmd, struct uffd_move_tables *t)
-{
-	struct mm_struct *mm = move->req->mm;
-
-	t->dst = pte_offset_map_nolock(mm, dst_pmd, uffd_move_dst(move),
-				       &t->dst_ptl);
-	if (!t->dst)
-		return false;
-	t->src = pte_offset_map_nolock(mm, src_pmd, uffd_move_src(move),
-				       &t->src_ptl);
-	if (!t->src) {
-		pte_unmap(t->dst);
-		return false;
-	}
-	uffd_lock_both(t->dst_ptl, t->src_ptl);
-	return true;
-}
-
 static void uffd_unmap_tables(struct uffd_move_tables *t)
 {
 	uffd_unlock_both(t->dst_ptl, t->src_ptl);
 	/* Last in, first out, as kmap_local wants it. */
 	pte_unmap(t->src);
 	pte_unmap(t->dst);
+}
+
+/* False if one of the tables has just gone: to be tried again. */
+static bool uffd_map_tables(struct uffd_move *move, pmd_t *dst_pmd,
+			    pmd_t *src_pmd, struct uffd_move_tables *t)
+{
+	struct mm_struct *mm = move->req->mm;
+	pmd_t dst_val, src_val;
+
+	t->dst = pte_offset_map_rw_nolock(mm, dst_pmd, uffd_move_dst(move),
+					  &dst_val, &t->dst_ptl);
+	if (!t->dst)
+		return false;
+	t->src = pte_offset_map_rw_nolock(mm, src_pmd, uffd_move_src(move),
+					  &src_val, &t->src_ptl);
+	if (!t->src) {
+		pte_unmap(t->dst);
+		return false;
+	}
+	uffd_lock_both(t->dst_ptl, t->src_ptl);
+	/* Empty ones may have been taken away before they were locked. */
+	if (likely(pmd_same(dst_val, pmdp_get_lockless(dst_pmd)) &&
+		   pmd_same(src_val, pmdp_get_lockless(src_pmd))))
+		return true;
+	uffd_unmap_tables(t);
+	return false;
 }
 
 /* A page may move if this mapping is its only user. */
@@ -274,6 +281,14 @@ static unsigned int uffd_move_clear(struct uffd_move *move,
 	return free;
 }
 
+/* What is moved to where accesses are tracked has not been accessed there yet. */
+static pte_t uffd_move_track(struct vm_area_struct *vma, pte_t pte)
+{
+	if (!userfaultfd_rwp(vma))
+		return pte;
+	return pte_mkuffd(pte_modify(pte, PAGE_NONE));
+}
+
 /* Puts an entry into the destination. */
 static void uffd_move_set(struct uffd_move *move,
 			  struct uffd_move_entry *entry, pte_t *dst,
@@ -286,21 +301,21 @@ static void uffd_move_set(struct uffd_move *move,
 		return;
 	if (entry->folio) {
 		folio_move_anon_rmap(entry->folio, vma);
-		entry->folio->index = linear_page_index(vma, addr);
-		pte = mk_pte(&entry->folio->page, vma->vm_page_prot);
+		entry->folio->index = linear_anon_page_index(vma, addr);
+		pte = folio_mk_pte(entry->folio, vma->vm_page_prot);
 		/* As after mremap(): who watches sees that it has changed. */
 		pte = pte_mksoft_dirty(pte);
 		if (pte_dirty(entry->pte))
 			pte = pte_mkdirty(pte);
 		pte = pte_mkwrite(pte, vma);
 	} else {
-		pte = pte_mkspecial(pfn_pte(my_zero_pfn(addr),
+		pte = pte_mkspecial(pfn_pte(zero_pfn(addr),
 					    vma->vm_page_prot));
 		/* KSM's mark, by which it counts its own. */
 		if (pte_dirty(entry->pte))
 			pte = pte_mkdirty(pte);
 	}
-	set_pte_at(vma->vm_mm, addr, dst, pte);
+	set_pte_at(vma->vm_mm, addr, dst, uffd_move_track(vma, pte));
 }
 
 /* How many entries are still as they were picked? */
@@ -399,11 +414,10 @@ drop:
 /* Under the page-table locks, and the lock of the swap cache's folio, if any. */
 static int uffd_move_swap_locked(struct uffd_move *move, pte_t pte,
 				 struct folio *folio,
-				 struct swap_info_struct *si,
 				 struct uffd_move_tables *t)
 {
 	unsigned long dst = uffd_move_dst(move), src = uffd_move_src(move);
-	swp_entry_t entry = pte_to_swp_entry(pte);
+	softleaf_t entry = softleaf_from_pte(pte);
 	struct mm_struct *mm = move->req->mm;
 
 	if (userfaultfd_gate_moved(&move->gate))
@@ -416,9 +430,8 @@ static int uffd_move_swap_locked(struct uffd_move *move, pte_t pte,
 		    folio->swap.val != entry.val)
 			return 0;
 		folio_move_anon_rmap(folio, move->dst_vma);
-		folio->index = linear_page_index(move->dst_vma, dst);
-	} else if (READ_ONCE(si->swap_map[swp_offset(entry)]) &
-		   SWAP_HAS_CACHE) {
+		folio->index = linear_anon_page_index(move->dst_vma, dst);
+	} else if (swap_cache_has_folio(entry)) {
 		/* One has come meanwhile, and would keep the old index. */
 		return 0;
 	}
@@ -426,7 +439,10 @@ static int uffd_move_swap_locked(struct uffd_move *move, pte_t pte,
 	flush_tlb_batched_pending(mm);
 	pte = pte_swp_mksoft_dirty(ptep_get_and_clear(mm, src, t->src));
 	/* Like a present page, it leaves its protection behind. */
-	set_pte_at(mm, dst, t->dst, pte_swp_clear_uffd_wp(pte));
+	pte = pte_swp_clear_uffd(pte);
+	if (userfaultfd_rwp(move->dst_vma))
+		pte = pte_swp_mkuffd(pte);
+	set_pte_at(mm, dst, t->dst, pte);
 	move->done += PAGE_SIZE;
 	return 0;
 }
@@ -434,7 +450,7 @@ static int uffd_move_swap_locked(struct uffd_move *move, pte_t pte,
 static int uffd_move_swap(struct uffd_move *move, pmd_t *dst_pmd,
 			  pmd_t *src_pmd, pte_t pte)
 {
-	swp_entry_t entry = pte_to_swp_entry(pte);
+	softleaf_t entry = softleaf_from_pte(pte);
 	struct swap_info_struct *si;
 	struct uffd_move_tables t;
 	struct folio *folio;
@@ -445,11 +461,8 @@ static int uffd_move_swap(struct uffd_move *move, pmd_t *dst_pmd,
 	si = get_swap_device(entry);
 	if (!si)
 		return 0;
-	folio = filemap_get_folio(swap_address_space(entry),
-				  swap_cache_index(entry));
-	if (IS_ERR(folio)) {
-		folio = NULL;
-	} else if (folio_test_large(folio)) {
+	folio = swap_cache_get_folio(entry);
+	if (folio && folio_test_large(folio)) {
 		/* Unmapped in the swap cache, it cannot be split. */
 		folio_put(folio);
 		ret = -EBUSY;
@@ -458,7 +471,7 @@ static int uffd_move_swap(struct uffd_move *move, pmd_t *dst_pmd,
 	if (folio)
 		folio_lock(folio);
 	if (uffd_map_tables(move, dst_pmd, src_pmd, &t)) {
-		ret = uffd_move_swap_locked(move, pte, folio, si, &t);
+		ret = uffd_move_swap_locked(move, pte, folio, &t);
 		uffd_unmap_tables(&t);
 	}
 	if (folio) {
@@ -513,15 +526,15 @@ static int uffd_move_special(struct uffd_move *move, pmd_t *dst_pmd,
 			     pmd_t *src_pmd, pte_t pte,
 			     struct uffd_move_tables *t, struct folio **held)
 {
-	swp_entry_t entry;
+	softleaf_t entry;
 
 	if (pte_present(pte))
 		return uffd_move_page(move, pte, t, held);
 	uffd_unmap_tables(t);
-	entry = pte_to_swp_entry(pte);
-	if (!non_swap_entry(entry))
+	entry = softleaf_from_pte(pte);
+	if (softleaf_is_swap(entry))
 		return uffd_move_swap(move, dst_pmd, src_pmd, pte);
-	if (!is_migration_entry(entry))
+	if (!softleaf_is_migration(entry))
 		return -EFAULT;
 	migration_entry_wait(move->req->mm, src_pmd, uffd_move_src(move));
 	return 0;
@@ -602,13 +615,19 @@ static int uffd_move_pmd_locked(struct uffd_move *move, pmd_t *dst_pmd,
 		set_pmd_at(mm, src, src_pmd, pmd);
 		return -EBUSY;
 	}
-	val = mk_huge_pmd(pmd_page(pmd), vma->vm_page_prot);
 	if (folio) {
 		folio_move_anon_rmap(folio, vma);
-		folio->index = linear_page_index(vma, dst);
+		folio->index = linear_anon_page_index(vma, dst);
+		val = folio_mk_pmd(folio, vma->vm_page_prot);
 		/* As after mremap(). */
 		val = pmd_mkwrite(pmd_mkdirty(val), vma);
+	} else {
+		/* The huge zero page's entry is marked as one. */
+		val = pmd_clear_uffd(pmd_modify(pmd, vma->vm_page_prot));
+		val = pmd_mksoft_dirty(val);
 	}
+	if (userfaultfd_rwp(vma))
+		val = pmd_mkuffd(pmd_modify(val, PAGE_NONE));
 	set_pmd_at(mm, dst, dst_pmd, val);
 	pgtable_trans_huge_deposit(mm, dst_pmd,
 				   pgtable_trans_huge_withdraw(mm, src_pmd));
@@ -669,11 +688,6 @@ static int uffd_move_pmd(struct uffd_move *move, pmd_t *dst_pmd,
 	struct folio *folio = NULL;
 	pmd_t pmd = *src_pmd;
 
-	/* The bit that tells means something else where nothing is present. */
-	if (pmd_present(pmd) && pmd_devmap(pmd)) {
-		spin_unlock(ptl);
-		return -ENOENT;
-	}
 	if (pmd_present(pmd) && !is_huge_zero_pmd(pmd)) {
 		folio = pmd_folio(pmd);
 		if (!PageAnonExclusive(&folio->page)) {
@@ -689,7 +703,7 @@ static int uffd_move_pmd(struct uffd_move *move, pmd_t *dst_pmd,
 	}
 	if (!pmd_trans_huge(pmd)) {
 		spin_unlock(ptl);
-		if (!is_pmd_migration_entry(pmd))
+		if (!pmd_is_migration_entry(pmd))
 			return -ENOENT;
 		pmd_migration_entry_wait(move->req->mm, src_pmd);
 		return 0;
@@ -732,8 +746,7 @@ static int uffd_move_step(struct uffd_move *move)
 	if (!dst_pmd)
 		return -ENOMEM;
 	pmdval = pmdp_get_lockless(dst_pmd);
-	if (is_swap_pmd(pmdval) || pmd_trans_huge(pmdval) ||
-	    pmd_devmap(pmdval))
+	if (!pmd_none(pmdval) && (!pmd_present(pmdval) || pmd_leaf(pmdval)))
 		return -EEXIST;
 
 	ptl = pmd_trans_huge_lock(src_pmd, move->src_vma);

@@ -17,14 +17,22 @@
 #include "../vma.h"
 #include "fill.h"
 
-static bool uffd_is_memory(struct vm_area_struct *vma)
+/* Modes whose protection is in the page tables, in the same bit. */
+#define UFFD_PROTECTING	(VM_UFFD_WP | VM_UFFD_RWP)
+
+/* Can memory of this type be filled as these modes want it? */
+static bool uffd_is_memory(struct vm_area_struct *vma, vm_flags_t modes)
 {
-	return vma_is_anonymous(vma) || vma_is_shmem(vma) ||
-	       is_vm_hugetlb_page(vma);
+	const struct vm_uffd_ops *ops = uffd_ops_of(vma);
+
+	/* Not asked for its operations: those of SysV segments are ipc's. */
+	if (vma_is_anonymous(vma) || is_vm_hugetlb_page(vma))
+		return true;
+	return ops && ops->can_userfault(vma, modes);
 }
 
 /* Can this VMA be registered for these modes? */
-static bool uffd_supports(struct vm_area_struct *vma, unsigned long modes,
+static bool uffd_supports(struct vm_area_struct *vma, vm_flags_t modes,
 			  bool wp_async)
 {
 	modes &= __VM_UFFD_FLAGS;
@@ -38,10 +46,10 @@ static bool uffd_supports(struct vm_area_struct *vma, unsigned long modes,
 	/* Protection that nobody is told of needs nothing from the memory. */
 	if (modes == VM_UFFD_WP && wp_async)
 		return true;
-	if ((modes & VM_UFFD_WP) && !IS_ENABLED(CONFIG_PTE_MARKER_UFFD_WP) &&
+	if ((modes & VM_UFFD_WP) && !uffd_supports_wp_marker() &&
 	    !vma_is_anonymous(vma))
 		return false;
-	return uffd_is_memory(vma);
+	return uffd_is_memory(vma, modes);
 }
 
 static bool uffd_huge_aligned(struct vm_area_struct *vma, unsigned long addr)
@@ -52,9 +60,12 @@ static bool uffd_huge_aligned(struct vm_area_struct *vma, unsigned long addr)
 
 static int uffd_check_vma(struct vm_area_struct *vma,
 			  struct userfaultfd_ctx *ctx, unsigned long end,
-			  unsigned long modes, bool wp_async)
+			  vm_flags_t modes, bool wp_async)
 {
 	if (!uffd_supports(vma, modes, wp_async))
+		return -EINVAL;
+	/* Where nothing may be accessed, an access is not told from a mistake. */
+	if ((modes & VM_UFFD_RWP) && !vma_is_accessible(vma))
 		return -EINVAL;
 	/*
 	 * Filling a hole writes to the file, PROT_WRITE or not.  VM_MAYWRITE
@@ -67,13 +78,17 @@ static int uffd_check_vma(struct vm_area_struct *vma,
 	/* Two handlers could not tell whose turn it is. */
 	if (vma->vm_userfaultfd_ctx.ctx && vma->vm_userfaultfd_ctx.ctx != ctx)
 		return -EBUSY;
+	/* One mode's protection would be taken for the other's. */
+	if (vma->vm_userfaultfd_ctx.ctx &&
+	    (vma->vm_flags & UFFD_PROTECTING & ~modes))
+		return -EBUSY;
 	return 0;
 }
 
 /* Looks at all of the range before any of it is changed. */
 static int uffd_check_vmas(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
 			   unsigned long start, unsigned long end,
-			   unsigned long modes, bool wp_async, bool *hugetlb)
+			   vm_flags_t modes, bool wp_async, bool *hugetlb)
 {
 	VMA_ITERATOR(vmi, mm, start);
 	struct vm_area_struct *vma;
@@ -94,9 +109,20 @@ static int uffd_check_vmas(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
 	return first ? -EINVAL : 0;
 }
 
+/* The flags of a VMA with other modes. */
+static vma_flags_t uffd_new_flags(const struct vm_area_struct *vma,
+				  vm_flags_t modes)
+{
+	vma_flags_t flags = vma->flags;
+
+	vma_flags_clear_mask(&flags, legacy_to_vma_flags(__VM_UFFD_FLAGS));
+	vma_flags_set_mask(&flags, legacy_to_vma_flags(modes));
+	return flags;
+}
+
 /* Makes a VMA's registration what it is to be.  The VMA is all of it. */
 static void uffd_set_ctx(struct vm_area_struct *vma,
-			 struct userfaultfd_ctx *ctx, unsigned long modes)
+			 struct userfaultfd_ctx *ctx, vm_flags_t modes)
 {
 	vm_flags_t flags = (vma->vm_flags & ~__VM_UFFD_FLAGS) | modes;
 	bool wp_changes = (vma->vm_flags ^ flags) & VM_UFFD_WP;
@@ -130,13 +156,13 @@ static struct vm_area_struct *uffd_modify(struct vma_iterator *vmi,
 					  unsigned long start,
 					  unsigned long end,
 					  struct userfaultfd_ctx *ctx,
-					  unsigned long modes)
+					  vm_flags_t modes)
 {
-	unsigned long flags = (vma->vm_flags & ~__VM_UFFD_FLAGS) | modes;
+	vma_flags_t flags = uffd_new_flags(vma, modes);
 	/* What needs no split needs no memory, but for an optional merge. */
 	bool whole = start == vma->vm_start && end == vma->vm_end;
 
-	vma = vma_modify_flags_uffd(vmi, prev, vma, start, end, flags,
+	vma = vma_modify_flags_uffd(vmi, prev, vma, start, end, &flags,
 				    (struct vm_userfaultfd_ctx){ ctx }, whole);
 	if (!IS_ERR(vma))
 		uffd_set_ctx(vma, ctx, modes);
@@ -163,7 +189,7 @@ static struct vm_area_struct *uffd_lift(struct vma_iterator *vmi,
 {
 	int ret;
 
-	if (!userfaultfd_wp(vma))
+	if (!userfaultfd_protected(vma))
 		return vma;
 	/* Only that: a merge might have to be undone, which can fail. */
 	if (start > vma->vm_start) {
@@ -178,7 +204,7 @@ static struct vm_area_struct *uffd_lift(struct vma_iterator *vmi,
 			return ERR_PTR(ret);
 	}
 	vma_start_write(vma);
-	uffd_wp_range(vma, start, end - start, false);
+	uffd_lift_protection(vma, start, end - start);
 	return vma;
 }
 
@@ -193,17 +219,19 @@ static struct vm_area_struct *uffd_lift(struct vma_iterator *vmi,
  * @hugetlb: is set to true if there is hugetlb memory in the range
  *
  * What is registered with @ctx already gets the new modes, unless it has them
- * all and maybe more.  Holes in the range are passed over.
+ * all and maybe more, and may not lose one that protects it.  Holes in the range
+ * are passed over.
  *
  * Context: the caller keeps the mm in use.  Takes mmap_lock for writing.
  *
  * Return: 0; -EINVAL if there is nothing in the range, something that cannot be
  * registered, or part of a huge page; -EPERM if the file behind a mapping may
- * not be written; -EBUSY if another context has some of it; -ENOMEM.
+ * not be written; -EBUSY if another context has some of it, or if it would lose
+ * a mode that protects; -ENOMEM.
  */
 int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 			       struct mm_struct *mm, unsigned long start,
-			       unsigned long end, unsigned long modes,
+			       unsigned long end, vm_flags_t modes,
 			       bool wp_async, bool *hugetlb)
 {
 	VMA_ITERATOR(vmi, mm, start);
@@ -222,13 +250,8 @@ int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 			prev = vma;
 		if (vma->vm_userfaultfd_ctx.ctx != ctx ||
 		    (vma->vm_flags & modes) != modes) {
-			unsigned long stop = min(end, vma->vm_end);
-
-			if (!(modes & VM_UFFD_WP))
-				vma = uffd_lift(&vmi, &prev, vma, start, stop);
-			if (!IS_ERR(vma))
-				vma = uffd_modify(&vmi, prev, vma, start, stop,
-						  ctx, modes);
+			vma = uffd_modify(&vmi, prev, vma, start,
+					  min(end, vma->vm_end), ctx, modes);
 			if (IS_ERR(vma)) {
 				ret = PTR_ERR(vma);
 				break;
@@ -262,7 +285,8 @@ static struct vm_area_struct *uffd_forget(struct vm_area_struct *vma,
 	return uffd_modify(vmi, prev, vma, start, end, NULL, 0);
 }
 
-static int uffd_check_unregister(struct mm_struct *mm, unsigned long start,
+static int uffd_check_unregister(struct userfaultfd_ctx *ctx,
+				 struct mm_struct *mm, unsigned long start,
 				 unsigned long end, bool wp_async)
 {
 	VMA_ITERATOR(vmi, mm, start);
@@ -273,6 +297,10 @@ static int uffd_check_unregister(struct mm_struct *mm, unsigned long start,
 		if (first && !uffd_huge_aligned(vma, start))
 			return -EINVAL;
 		first = false;
+		/* Another handler's memory is none of the caller's business. */
+		if (vma->vm_userfaultfd_ctx.ctx &&
+		    vma->vm_userfaultfd_ctx.ctx != ctx)
+			return -EINVAL;
 		/* It cannot be registered: the caller is mistaken. */
 		if (!uffd_supports(vma, vma->vm_flags, wp_async))
 			return -EINVAL;
@@ -283,20 +311,22 @@ static int uffd_check_unregister(struct mm_struct *mm, unsigned long start,
 
 /**
  * userfaultfd_unregister_range() - end the care for a range
+ * @ctx: the context that it is registered with
  * @mm: the mm
  * @start: first byte, page aligned
  * @end: byte after the last, page aligned
  * @wp_async: as of the calling context
  *
  * Whoever waits for a missing page there is woken, to find that its fault is
- * its own again.  It does not matter which context the range belongs to.
+ * its own again.
  *
  * Context: the caller keeps the mm in use.  Takes mmap_lock for writing.
  *
  * Return: 0; -EINVAL if there is nothing in the range, something that can never
- * have been registered, or part of a huge page; -ENOMEM.
+ * have been registered or is another context's, or part of a huge page; -ENOMEM.
  */
-int userfaultfd_unregister_range(struct mm_struct *mm, unsigned long start,
+int userfaultfd_unregister_range(struct userfaultfd_ctx *ctx,
+				 struct mm_struct *mm, unsigned long start,
 				 unsigned long end, bool wp_async)
 {
 	VMA_ITERATOR(vmi, mm, start);
@@ -305,7 +335,7 @@ int userfaultfd_unregister_range(struct mm_struct *mm, unsigned long start,
 	int ret;
 
 	mmap_write_lock(mm);
-	ret = uffd_check_unregister(mm, start, end, wp_async);
+	ret = uffd_check_unregister(ctx, mm, start, end, wp_async);
 	if (ret)
 		goto unlock;
 
