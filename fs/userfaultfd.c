@@ -82,6 +82,19 @@ bool userfaultfd_wp_async(struct vm_area_struct *vma)
 	return ctx && uffd_has(ctx, UFFD_FEATURE_WP_ASYNC);
 }
 
+/**
+ * userfaultfd_rwp_async() - do faults on tracked pages resolve themselves?
+ * @vma: a VMA, locked
+ *
+ * Return: true if they do; false too if the VMA is not registered.
+ */
+bool userfaultfd_rwp_async(struct vm_area_struct *vma)
+{
+	struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
+
+	return ctx && uffd_has(ctx, UFFD_FEATURE_RWP_ASYNC);
+}
+
 /*
  * read() and poll()
  */
@@ -246,6 +259,20 @@ static int uffd_check_source(const struct mm_struct *mm, u64 start, u64 len)
 	       (len <= mm->task_size - start ? 0 : -EINVAL);
 }
 
+/* Tracking any access takes PROT_NONE and userfaultfd's bit in one entry. */
+static bool uffd_has_rwp(void)
+{
+	return VM_UFFD_RWP != VM_NONE && pgtable_supports_uffd();
+}
+
+/* Which of these ioctls can anything be done with? */
+static u64 uffd_known_ioctls(u64 ioctls)
+{
+	if (!uffd_has_rwp())
+		ioctls &= ~(UFFD_IOCTL(RWPROTECT) | UFFD_IOCTL(SET_MODE));
+	return ioctls;
+}
+
 /* What this kernel can do on this machine. */
 static u64 uffd_features(void)
 {
@@ -256,6 +283,8 @@ static u64 uffd_features(void)
 			      UFFD_FEATURE_MINOR_SHMEM);
 	if (!pgtable_supports_uffd())
 		features &= ~UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+	if (!uffd_has_rwp())
+		features &= ~(UFFD_FEATURE_RWP | UFFD_FEATURE_RWP_ASYNC);
 	if (!uffd_supports_wp_marker())
 		features &= ~(UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 			      UFFD_FEATURE_WP_UNPOPULATED |
@@ -290,6 +319,9 @@ static int uffd_check_api(const struct userfaultfd_ctx *ctx,
 		return -EPERM;
 	if (api->features & ~uffd_features())
 		return -EINVAL;
+	if ((api->features & UFFD_FEATURE_RWP_ASYNC) &&
+	    !(api->features & UFFD_FEATURE_RWP))
+		return -EINVAL;
 	return uffd_initialized(ctx) ? -EINVAL : 0;
 }
 
@@ -309,7 +341,7 @@ static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg
 		if (features & UFFD_FEATURE_WP_ASYNC)
 			features |= UFFD_FEATURE_WP_UNPOPULATED;
 		api.features = uffd_features();
-		api.ioctls = UFFD_API_IOCTLS;
+		api.ioctls = uffd_known_ioctls(UFFD_API_IOCTLS);
 		if (copy_to_user(arg, &api, sizeof(api)))
 			return -EFAULT;
 		if (uffd_enable(ctx, features))
@@ -321,7 +353,7 @@ static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg
 }
 
 /* The VMA flags of UFFDIO_REGISTER_MODE_*, or 0 if that cannot be. */
-static vm_flags_t uffd_modes(u64 mode)
+static vm_flags_t uffd_modes(const struct userfaultfd_ctx *ctx, u64 mode)
 {
 	vm_flags_t modes = 0;
 
@@ -333,6 +365,12 @@ static vm_flags_t uffd_modes(u64 mode)
 		if (!pgtable_supports_uffd())
 			return 0;
 		modes |= VM_UFFD_WP;
+	}
+	if (mode & UFFDIO_REGISTER_MODE_RWP) {
+		/* It takes the same bit of the entries. */
+		if (!uffd_has(ctx, UFFD_FEATURE_RWP) || (modes & VM_UFFD_WP))
+			return 0;
+		modes |= VM_UFFD_RWP;
 	}
 	if (mode & UFFDIO_REGISTER_MODE_MINOR) {
 		if (!IS_ENABLED(CONFIG_HAVE_ARCH_USERFAULTFD_MINOR))
@@ -352,6 +390,8 @@ static u64 uffd_range_ioctls(vm_flags_t modes, bool hugetlb)
 		ioctls &= ~UFFD_IOCTL(WRITEPROTECT);
 	if (!(modes & VM_UFFD_MINOR))
 		ioctls &= ~UFFD_IOCTL(CONTINUE);
+	if (!(modes & VM_UFFD_RWP))
+		ioctls &= ~UFFD_IOCTL(RWPROTECT);
 	return ioctls;
 }
 
@@ -366,7 +406,7 @@ static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg,
 
 	if (copy_from_user(&reg, arg, offsetof(struct uffdio_register, ioctls)))
 		return -EFAULT;
-	modes = uffd_modes(reg.mode);
+	modes = uffd_modes(ctx, reg.mode);
 	if (!modes)
 		return -EINVAL;
 	ret = uffd_check_range(ctx->mm, reg.range.start, reg.range.len);
@@ -612,33 +652,89 @@ static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg,
 			   &user->move);
 }
 
-static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
-				   void __user *arg, bool nowait)
+/* WRITEPROTECT and RWPROTECT, whose modes have the same values. */
+static int uffd_protect(struct userfaultfd_ctx *ctx,
+			const struct uffdio_range *range, u64 mode,
+			vm_flags_t kind, bool nowait)
 {
-	struct uffdio_writeprotect wp;
-	bool protect, dontwake;
+	bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP;
+	bool dontwake = mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
 	int ret;
 
-	/* There is no answer to write, so an unread event comes before all else. */
-	if (copy_from_user(&wp, arg, sizeof(wp)))
-		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
-	protect = wp.mode & UFFDIO_WRITEPROTECT_MODE_WP;
-	dontwake = wp.mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+	static_assert(UFFDIO_RWPROTECT_MODE_RWP == UFFDIO_WRITEPROTECT_MODE_WP);
+	static_assert(UFFDIO_RWPROTECT_MODE_DONTWAKE ==
+		      UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
 	/* Protecting resolves nothing, so there is nobody to wake. */
-	if (uffd_check_range(ctx->mm, wp.range.start, wp.range.len) ||
-	    (wp.mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
-			 UFFDIO_WRITEPROTECT_MODE_DONTWAKE)) ||
+	if (uffd_check_range(ctx->mm, range->start, range->len) ||
+	    (mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
+		      UFFDIO_WRITEPROTECT_MODE_DONTWAKE)) ||
 	    (protect && dontwake))
 		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EINVAL;
 
 	if (!uffd_get_mm(ctx->mm))
 		return -ESRCH;
-	ret = userfaultfd_protect(ctx, ctx->mm, wp.range.start, wp.range.len,
-				  VM_UFFD_WP, protect, nowait);
+	ret = userfaultfd_protect(ctx, ctx->mm, range->start, range->len, kind,
+				  protect, nowait);
 	uffd_put_mm(ctx->mm);
 	if (!ret && !protect && !dontwake)
-		userfaultfd_wake_range(ctx, wp.range.start, wp.range.len);
+		userfaultfd_wake_range(ctx, range->start, range->len);
 	return ret;
+}
+
+static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
+				   void __user *arg, bool nowait)
+{
+	struct uffdio_writeprotect wp;
+
+	/* There is no answer to write, so an unread event comes before all else. */
+	if (copy_from_user(&wp, arg, sizeof(wp)))
+		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
+	return uffd_protect(ctx, &wp.range, wp.mode, VM_UFFD_WP, nowait);
+}
+
+static int uffd_ioctl_rwprotect(struct userfaultfd_ctx *ctx, void __user *arg,
+				bool nowait)
+{
+	struct uffdio_rwprotect rwp;
+
+	if (!uffd_has_rwp())
+		return -EINVAL;
+	if (copy_from_user(&rwp, arg, sizeof(rwp)))
+		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
+	return uffd_protect(ctx, &rwp.range, rwp.mode, VM_UFFD_RWP, nowait);
+}
+
+/* Features that may come and go while the descriptor is in use. */
+#define UFFD_SWITCHABLE	UFFD_FEATURE_RWP_ASYNC
+
+static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
+			       bool nowait)
+{
+	struct uffdio_set_mode mode;
+
+	if (!uffd_has_rwp())
+		return -EINVAL;
+	if (copy_from_user(&mode, arg, sizeof(mode)))
+		return -EFAULT;
+	if ((mode.enable & mode.disable) ||
+	    ((mode.enable | mode.disable) &
+	     ~(uffd_features() & UFFD_SWITCHABLE)))
+		return -EINVAL;
+	if ((mode.enable & UFFD_FEATURE_RWP_ASYNC) &&
+	    !uffd_has(ctx, UFFD_FEATURE_RWP))
+		return -EINVAL;
+
+	if (!mmget_not_zero(ctx->mm))
+		return -ESRCH;
+	userfaultfd_exclude_faults(ctx, ctx->mm);
+	WRITE_ONCE(ctx->features,
+		   (ctx->features | mode.enable) & ~mode.disable);
+	userfaultfd_admit_faults(ctx->mm);
+	/* Those who wait would wait for a message that is not needed any more. */
+	if (mode.enable & UFFD_FEATURE_RWP_ASYNC)
+		uffd_index_wake(&ctx->index, &ctx->queue, 0, ULONG_MAX);
+	mmput(ctx->mm);
+	return 0;
 }
 
 static const struct uffd_ioctl {
@@ -654,6 +750,8 @@ static const struct uffd_ioctl {
 	[_UFFDIO_WRITEPROTECT]	= { UFFDIO_WRITEPROTECT, uffd_ioctl_writeprotect },
 	[_UFFDIO_CONTINUE]	= { UFFDIO_CONTINUE,	 uffd_ioctl_continue },
 	[_UFFDIO_POISON]	= { UFFDIO_POISON,	 uffd_ioctl_poison },
+	[_UFFDIO_RWPROTECT]	= { UFFDIO_RWPROTECT,	 uffd_ioctl_rwprotect },
+	[_UFFDIO_SET_MODE]	= { UFFDIO_SET_MODE,	 uffd_ioctl_set_mode },
 };
 
 static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
@@ -684,12 +782,13 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 	unsigned int features = 0;
 
 	if (uffd_initialized(ctx))
-		features = (u32)ctx->features | UFFD_FDINFO_INITIALIZED;
+		features = (u32)READ_ONCE(ctx->features) |
+			   UFFD_FDINFO_INITIALIZED;
 	seq_printf(m, "pending:\t%lu\ntotal:\t%lu\n",
 		   data_race(ctx->queue.faults),	/* for a look, no more */
 		   uffd_index_count(&ctx->index));
 	seq_printf(m, "API:\t%llx:%x:%llx\n", UFFD_API, features,
-		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);
+		   uffd_known_ioctls(UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS));
 }
 #endif
 

@@ -337,7 +337,8 @@ void uffd_ctx_init_cache(void);
  */
 static inline bool uffd_has(const struct userfaultfd_ctx *ctx, u64 feature)
 {
-	return ctx->features & feature;
+	/* UFFDIO_SET_MODE may be changing one. */
+	return READ_ONCE(ctx->features) & feature;
 }
 
 #endif /* _FS_USERFAULTFD_UFFD_H */

@@ -330,6 +330,8 @@ static void uffd_fault_message(struct uffd_msg *msg,
 		flags |= UFFD_PAGEFAULT_FLAG_WRITE;
 	if (reason == VM_UFFD_WP)
 		flags |= UFFD_PAGEFAULT_FLAG_WP;
+	else if (VM_UFFD_RWP && reason == VM_UFFD_RWP)
+		flags |= UFFD_PAGEFAULT_FLAG_RWP;
 	else if (reason == VM_UFFD_MINOR)
 		flags |= UFFD_PAGEFAULT_FLAG_MINOR;
 
@@ -413,7 +415,7 @@ static bool uffd_deliverable(const struct userfaultfd_ctx *ctx,
 /**
  * handle_userfault() - hand a fault to the handler and wait for it
  * @vmf: the fault, on registered memory
- * @reason: VM_UFFD_MISSING, VM_UFFD_MINOR or VM_UFFD_WP
+ * @reason: one of __VM_UFFD_FLAGS
  *
  * Context: called with the fault lock (the VMA's, or mmap_lock for reading) and
  * no page-table lock held.  Sleeps.

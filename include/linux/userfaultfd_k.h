@@ -92,7 +92,10 @@ static inline bool userfaultfd_minor(struct vm_area_struct *vma)
  * userfaultfd_rwp() - are accesses to inaccessible pages of the VMA delivered?
  * @vma: a VMA, locked
  *
- * Return: true if it is registered for that.
+ * With UFFD_FEATURE_RWP_ASYNC they are noted in the page table instead: see
+ * userfaultfd_rwp_async().
+ *
+ * Return: true if it is registered with UFFDIO_REGISTER_MODE_RWP.
  */
 static inline bool userfaultfd_rwp(struct vm_area_struct *vma)
 {
@@ -263,6 +266,7 @@ is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
 bool userfaultfd_forgets_remap(const struct userfaultfd_ctx *ctx);
 bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma);
 bool userfaultfd_wp_async(struct vm_area_struct *vma);
+bool userfaultfd_rwp_async(struct vm_area_struct *vma);
 
 /**
  * vma_has_uffd_without_event_remap() - will mremap() take this VMA's
@@ -439,12 +443,20 @@ void userfaultfd_reset_ctx(struct vm_area_struct *vma);
 int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
 			unsigned long start, unsigned long len, vm_flags_t mode,
 			bool enable, bool nowait);
+void userfaultfd_exclude_faults(struct userfaultfd_ctx *ctx,
+				struct mm_struct *mm);
+void userfaultfd_admit_faults(struct mm_struct *mm);
 long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long len, bool enable_wp);
 
 #else /* CONFIG_USERFAULTFD */
 
 static inline bool userfaultfd_wp_async(struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline bool userfaultfd_rwp_async(struct vm_area_struct *vma)
 {
 	return false;
 }

@@ -401,3 +401,38 @@ void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm)
 	mmap_write_unlock(mm);
 	mmput(mm);
 }
+
+/**
+ * userfaultfd_exclude_faults() - keep faults of a context out
+ * @ctx: the context
+ * @mm: its mm
+ *
+ * When it returns, nobody who has seen what the caller is about to change in the
+ * context is still on the way to park, and nobody looks at it before
+ * userfaultfd_admit_faults().
+ *
+ * Context: process context, no locks held; the caller keeps the mm in use.  Takes
+ * mmap_lock for writing, and keeps it.
+ */
+void userfaultfd_exclude_faults(struct userfaultfd_ctx *ctx,
+				struct mm_struct *mm)
+	__acquires(&mm->mmap_lock)
+{
+	VMA_ITERATOR(vmi, mm, 0);
+	struct vm_area_struct *vma;
+
+	mmap_write_lock(mm);
+	for_each_vma(vmi, vma)
+		if (vma->vm_userfaultfd_ctx.ctx == ctx)
+			vma_start_write(vma);
+}
+
+/**
+ * userfaultfd_admit_faults() - undo userfaultfd_exclude_faults()
+ * @mm: the mm
+ */
+void userfaultfd_admit_faults(struct mm_struct *mm)
+	__releases(&mm->mmap_lock)
+{
+	mmap_write_unlock(mm);
+}

@@ -28,7 +28,8 @@
 /* Everything a kernel with all features answers to UFFDIO_API and _REGISTER */
 #define UFFD_API_REGISTER_MODES (UFFDIO_REGISTER_MODE_MISSING |	\
 				 UFFDIO_REGISTER_MODE_WP |	\
-				 UFFDIO_REGISTER_MODE_MINOR)
+				 UFFDIO_REGISTER_MODE_MINOR |	\
+				 UFFDIO_REGISTER_MODE_RWP)
 #define UFFD_API_FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP |	\
 			   UFFD_FEATURE_EVENT_FORK |		\
 			   UFFD_FEATURE_EVENT_REMAP |		\
@@ -45,10 +46,13 @@
 			   UFFD_FEATURE_WP_UNPOPULATED |	\
 			   UFFD_FEATURE_POISON |		\
 			   UFFD_FEATURE_WP_ASYNC |		\
-			   UFFD_FEATURE_MOVE)
+			   UFFD_FEATURE_MOVE |			\
+			   UFFD_FEATURE_RWP |			\
+			   UFFD_FEATURE_RWP_ASYNC)
 #define UFFD_API_IOCTLS				\
 	((__u64)1 << _UFFDIO_REGISTER |		\
 	 (__u64)1 << _UFFDIO_UNREGISTER |	\
+	 (__u64)1 << _UFFDIO_SET_MODE |		\
 	 (__u64)1 << _UFFDIO_API)
 #define UFFD_API_RANGE_IOCTLS			\
 	((__u64)1 << _UFFDIO_WAKE |		\
@@ -57,13 +61,15 @@
 	 (__u64)1 << _UFFDIO_MOVE |		\
 	 (__u64)1 << _UFFDIO_WRITEPROTECT |	\
 	 (__u64)1 << _UFFDIO_CONTINUE |		\
-	 (__u64)1 << _UFFDIO_POISON)
+	 (__u64)1 << _UFFDIO_POISON |		\
+	 (__u64)1 << _UFFDIO_RWPROTECT)
 #define UFFD_API_RANGE_IOCTLS_BASIC		\
 	((__u64)1 << _UFFDIO_WAKE |		\
 	 (__u64)1 << _UFFDIO_COPY |		\
 	 (__u64)1 << _UFFDIO_WRITEPROTECT |	\
 	 (__u64)1 << _UFFDIO_CONTINUE |		\
-	 (__u64)1 << _UFFDIO_POISON)
+	 (__u64)1 << _UFFDIO_POISON |		\
+	 (__u64)1 << _UFFDIO_RWPROTECT)
 
 /*
  * ioctl numbers: 0x00 to 0x3f, so that a 64-bit mask can tell which of them
@@ -81,6 +87,8 @@
 #define _UFFDIO_WRITEPROTECT		(0x06)
 #define _UFFDIO_CONTINUE		(0x07)
 #define _UFFDIO_POISON			(0x08)
+#define _UFFDIO_RWPROTECT		(0x09)
+#define _UFFDIO_SET_MODE		(0x0A)
 #define _UFFDIO_API			(0x3F)
 
 #define UFFDIO 0xAA
@@ -104,6 +112,10 @@
 				      struct uffdio_continue)
 #define UFFDIO_POISON		_IOWR(UFFDIO, _UFFDIO_POISON, \
 				      struct uffdio_poison)
+#define UFFDIO_RWPROTECT	_IOWR(UFFDIO, _UFFDIO_RWPROTECT, \
+				      struct uffdio_rwprotect)
+#define UFFDIO_SET_MODE		_IOW(UFFDIO, _UFFDIO_SET_MODE, \
+				     struct uffdio_set_mode)
 
 /* What read() returns: any number of these, in the order of their causes */
 struct uffd_msg {
@@ -152,10 +164,11 @@ struct uffd_msg {
 #define UFFD_EVENT_REMOVE	0x15
 #define UFFD_EVENT_UNMAP	0x16
 
-/* uffd_msg.arg.pagefault.flags; neither WP nor MINOR: the page is missing */
+/* uffd_msg.arg.pagefault.flags; none of the last three: the page is missing */
 #define UFFD_PAGEFAULT_FLAG_WRITE	(1<<0)	/* the access was a write */
 #define UFFD_PAGEFAULT_FLAG_WP		(1<<1)	/* page is write-protected */
 #define UFFD_PAGEFAULT_FLAG_MINOR	(1<<2)	/* in the page cache, not mapped */
+#define UFFD_PAGEFAULT_FLAG_RWP		(1<<3)	/* page is inaccessible */
 
 struct uffdio_api {
 	__u64 api;		/* in: UFFD_API */
@@ -180,6 +193,8 @@ struct uffdio_api {
 #define UFFD_FEATURE_POISON			(1<<14)	/* UFFDIO_POISON */
 #define UFFD_FEATURE_WP_ASYNC			(1<<15)	/* WP faults resolve themselves */
 #define UFFD_FEATURE_MOVE			(1<<16)	/* UFFDIO_MOVE */
+#define UFFD_FEATURE_RWP			(1<<17)	/* MODE_RWP */
+#define UFFD_FEATURE_RWP_ASYNC			(1<<18)	/* RWP faults resolve themselves */
 	__u64 features;
 
 	__u64 ioctls;		/* out: mask of 1 << _UFFDIO_* of the descriptor */
@@ -199,6 +214,7 @@ struct uffdio_register {
 #define UFFDIO_REGISTER_MODE_MISSING	((__u64)1<<0)
 #define UFFDIO_REGISTER_MODE_WP		((__u64)1<<1)
 #define UFFDIO_REGISTER_MODE_MINOR	((__u64)1<<2)
+#define UFFDIO_REGISTER_MODE_RWP	((__u64)1<<3)	/* not with MODE_WP */
 	__u64 mode;
 
 	__u64 ioctls;		/* mask of 1 << _UFFDIO_* that the range takes */
@@ -228,6 +244,19 @@ struct uffdio_writeprotect {
 #define UFFDIO_WRITEPROTECT_MODE_WP		((__u64)1<<0)	/* else: unprotect */
 #define UFFDIO_WRITEPROTECT_MODE_DONTWAKE	((__u64)1<<1)	/* only when unprotecting */
 	__u64 mode;
+};
+
+struct uffdio_rwprotect {
+	struct uffdio_range range;
+#define UFFDIO_RWPROTECT_MODE_RWP		((__u64)1<<0)	/* else: make accessible */
+#define UFFDIO_RWPROTECT_MODE_DONTWAKE		((__u64)1<<1)	/* only in that case */
+	__u64 mode;
+};
+
+/* Features of the descriptor that may change later on: RWP_ASYNC */
+struct uffdio_set_mode {
+	__u64 enable;
+	__u64 disable;
 };
 
 struct uffdio_continue {
