@@ -252,6 +252,10 @@ TEST_F_TIMEOUT(api, wrong_version, LIMIT)
 	EXPECT_EQ(0, do_api(self->fd, &self->api));
 }
 
+/* Features, by bit; the second is not to be had without the first. */
+#define RWP		17
+#define RWP_ASYNC	18
+
 /* Each bit is either offered and can be had, or refused. */
 TEST_F_TIMEOUT(api, each_feature, LIMIT)
 {
@@ -268,6 +272,8 @@ TEST_F_TIMEOUT(api, each_feature, LIMIT)
 			.features = UK_BIT(bit),
 		};
 
+		if (bit == RWP_ASYNC)
+			api.features |= UK_BIT(RWP);
 		ASSERT_LE(0, fd);
 		err = do_api(fd, &api);
 		if (offered & UK_BIT(bit)) {

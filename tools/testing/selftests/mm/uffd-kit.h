@@ -31,6 +31,12 @@
 			 UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS | \
 			 UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EXACT_ADDRESS)
 
+/* In what kernels differ that are otherwise the same to a handler. */
+#define UK_KEEPS_PROTECTION	false	/* registering again cannot drop it */
+#define UK_OWNER_UNREGISTERS	false	/* and no other descriptor */
+#define UK_COPY_BEYOND_SHMEM	(-EFAULT)
+#define UK_CONTINUE_BEYOND_SHMEM (-EINVAL)
+
 #define UK_BIT(nr)	((__u64)1 << (nr))
 /* No process has memory there. */
 #define UK_KERNEL_SPACE	((void *)(3UL << (sizeof(long) * 8 - 2)))

@@ -523,8 +523,7 @@ TEST_F_TIMEOUT(minor, output_field_cannot_be_written, LIMIT)
 
 TEST_F_TIMEOUT(minor, beyond_the_end_of_the_file, LIMIT)
 {
-	/* Shmem looks at the size first. */
-	int err = uk_is_hugetlb(&self->m) ? -EFAULT : -EINVAL;
+	int err = uk_is_hugetlb(&self->m) ? -EFAULT : UK_CONTINUE_BEYOND_SHMEM;
 
 	ASSERT_EQ(0, ftruncate(self->m.fd, 2 * self->unit));
 	EXPECT_EQ(SIGBUS, uk_catch(uk_peek, at(self, 3), NULL, NULL));

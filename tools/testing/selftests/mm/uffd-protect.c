@@ -931,6 +931,13 @@ TEST_F_TIMEOUT(protect, registered_again_without, LIMIT)
 	struct uk_thread t;
 
 	ASSERT_EQ(0, wp(self, 0, 2));
+	if (UK_KEEPS_PROTECTION) {
+		EXPECT_EQ(-EBUSY, uk_register_mode(self->fd, self->m.area,
+						   self->m.len, MISSING, NULL));
+		EXPECT_EQ(2, bits(self, 0, UNITS));
+		EXPECT_TRUE(is_protected(self, 1));
+		return;
+	}
 	ASSERT_EQ(0, uk_register_mode(self->fd, self->m.area, self->m.len,
 				      MISSING, NULL));
 	EXPECT_EQ(-ENOENT, wp(self, 2, 1));
