@@ -740,7 +740,7 @@ static int remove_by_many(void *arg)
 			  CLONE_VM | CLONE_THREAD | CLONE_SIGHAND, c) < 0)
 			return 1;
 	for (;;)
-		syscall(__NR_pause);
+		pause();
 }
 
 /* Kills them all while they wait; each leaves its event behind. */
