@@ -66,17 +66,42 @@ need_tool() {
 		die "$1 is missing; 'make -f Makefile.patches deps' installs it"
 }
 
+# What the names of the tools begin with that build for ARCH, as the kernel's
+# makefiles call it.
+cross_prefix() { # cross_prefix ARCH
+	case $1 in
+	arm64) echo aarch64-linux-gnu- ;;
+	riscv) echo riscv64-linux-gnu- ;;
+	arm) echo arm-linux-gnueabihf- ;;
+	s390) echo s390x-linux-gnu- ;;
+	powerpc) echo powerpc64le-linux-gnu- ;;
+	*) die "no compiler known for $1" ;;
+	esac
+}
+
+# The architecture of a configuration, by the kernel's name for it.
+arch_of() { # arch_of FRAGMENT
+	local fragment=$1 arch=''
+	while [ -z "$arch" ] && [ -n "$fragment" ]; do
+		[ -e "$top/kconfig/$fragment" ] || break
+		arch=$(sed -n 's/^# arch: *//p' "$top/kconfig/$fragment")
+		fragment=$(sed -n 's/^# base: *//p' "$top/kconfig/$fragment")
+	done
+	echo "${arch:-x86}"
+}
+
 # Arguments for the kernel's own make. No "+" or commit id in the version, so
 # that a commit does not cost a rebuild; the date stays the same for ccache.
+# COMPILER=clang is for x86.
 kernel_make() { # kernel_make SOURCE OUTPUT [ARGS...]
-	local src=$1 out=$2 name=-uffd arch cc=gcc
+	local src=$1 out=$2 name=-uffd arch cc=${COMPILER:-gcc}
 	shift 2
 	[ "$src" != "$stock_tree" ] || name=-stock
 	arch=$(cat "$out/asked.arch" 2>/dev/null || echo x86)
 	local cross=()
-	if [ "$arch" = arm64 ]; then
-		cross=(CROSS_COMPILE=aarch64-linux-gnu-)
-		cc=aarch64-linux-gnu-gcc
+	if [ "$arch" != x86 ]; then
+		cross=(CROSS_COMPILE="$(cross_prefix "$arch")")
+		cc=$(cross_prefix "$arch")gcc
 	fi
 	# Paths relative to the checkout let a second checkout hit the cache. What an
 	# object depends on is known from the compiler: where starting a process
