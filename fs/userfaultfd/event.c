@@ -485,7 +485,7 @@ int userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
 
 /*
  * Is it the UNMAP of this range, and not complete?  One operation may unmap a range
- * twice: mremap() does, if it fails after it has made room at the destination.
+ * twice: mremap() could, if it fails after it has made room at the destination.
  */
 static bool uffd_event_is_unmap(const struct uffd_event *event,
 				unsigned long start, unsigned long end)
