@@ -69,24 +69,6 @@ FIXTURE_TEARDOWN(history)
 	uk_swap_off();
 }
 
-/* The number behind a word of /proc/meminfo or /proc/vmstat, or -1. */
-static long number_of(const char *path, const char *key)
-{
-	size_t n = strlen(key);
-	char line[128];
-	long val = -1;
-	FILE *f;
-
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f))
-		if (!strncmp(line, key, n) && strchr(": ", line[n]))
-			val = strtol(line + n + 1, NULL, 10);
-	fclose(f);
-	return val;
-}
-
 static char *map_anon(size_t len, void *at)
 {
 	char *p = mmap(at, len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
@@ -271,7 +253,7 @@ static int fork_in_vain(void *arg)
 	UK_CHECK(!uk_register(fd, p, 4 * page));
 
 	snprintf(limit, sizeof(limit), "%ld",
-		 number_of("/proc/meminfo", "Committed_AS") +
+		 uk_number_of("/proc/meminfo", "Committed_AS") +
 		 (long)(large / 2048));
 	UK_CHECK(uk_write_file("/proc/sys/vm/overcommit_kbytes", limit));
 	UK_CHECK(uk_write_file("/proc/sys/vm/overcommit_memory", "2"));
@@ -295,7 +277,7 @@ TEST_F_TIMEOUT(history, fork_that_fails, LIMIT)
 	char mode[24];
 
 	if (geteuid() || was < 0 ||
-	    number_of("/proc/meminfo", "Committed_AS") < 0)
+	    uk_number_of("/proc/meminfo", "Committed_AS") < 0)
 		SKIP(return, "needs root, and vm.overcommit_memory");
 	snprintf(mode, sizeof(mode), "%ld", was);
 	EXPECT_EQ(0, uk_in_child(fork_in_vain, mode));
@@ -566,12 +548,12 @@ TEST_F_TIMEOUT(history, move_of_pages_in_the_swap_cache, LIMIT)
 	ASSERT_TRUE(uk_swap_out(src, len));
 	ASSERT_EQ(0, madvise(src, len, MADV_WILLNEED));
 	ASSERT_EQ(64, uk_pages(src, len, UK_PM_SWAP));
-	copies = number_of("/proc/vmstat", "ksm_swpin_copy");
+	copies = uk_number_of("/proc/vmstat", "ksm_swpin_copy");
 	UK_ASSERT_FILL(0, len, uk_move(self->fd, dst, src, len, 0));
 	EXPECT_EQ(0, uk_pages(src, len, UK_PM_SWAP));
 	EXPECT_TRUE(uk_painted(dst, len, 3));
 	/* With KSM what does not fit its place is copied when it comes in. */
-	EXPECT_EQ(copies, number_of("/proc/vmstat", "ksm_swpin_copy"));
+	EXPECT_EQ(copies, uk_number_of("/proc/vmstat", "ksm_swpin_copy"));
 	uk_paint(dst, len, 4);
 	EXPECT_TRUE(uk_swap_out(dst, len));
 	EXPECT_TRUE(uk_painted(dst, len, 4));

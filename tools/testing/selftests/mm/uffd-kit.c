@@ -376,20 +376,38 @@ long uk_read_number(const char *path)
 	return strtol(line, NULL, 10);
 }
 
-static long from_meminfo(const char *key)
+long uk_number_of(const char *path, const char *key)
 {
 	size_t n = strlen(key);
 	struct lines l;
 	long val = -1;
 	char *line;
 
-	if (lines_open(&l, "/proc/meminfo"))
+	if (lines_open(&l, path))
 		return -1;
 	while ((line = lines_next(&l))) {
-		if (!strncmp(line, key, n) && line[n] == ':')
+		if (!strncmp(line, key, n) && line[n] && strchr(": ", line[n]))
 			val = strtol(line + n + 1, NULL, 10);
 	}
 	return val;
+}
+
+static long from_meminfo(const char *key)
+{
+	return uk_number_of("/proc/meminfo", key);
+}
+
+bool uk_choice(const char *path, char *word, size_t size)
+{
+	char text[128], *from, *end;
+
+	if (uk_read_text(path, text, sizeof(text)) < 0)
+		return false;
+	from = strchr(text, '[');
+	from = from ? from + 1 : text;
+	end = strpbrk(from, "]\n");
+	snprintf(word, size, "%.*s", end ? (int)(end - from) : (int)size, from);
+	return true;
 }
 
 /* Memory */

@@ -261,6 +261,10 @@ bool uk_write_file(const char *path, const char *text);
 /* The beginning of a small file, as a string; how much of it, or -1. */
 ssize_t uk_read_text(const char *path, char *text, size_t size);
 long uk_read_number(const char *path);
+/* The number behind a word at the beginning of a line, or -1. */
+long uk_number_of(const char *path, const char *key);
+/* The choice that is in brackets, or all of the first line. */
+bool uk_choice(const char *path, char *word, size_t size);
 void uk_sleep(int ms);
 long long uk_now(void);
 

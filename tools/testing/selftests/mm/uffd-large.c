@@ -71,31 +71,11 @@ static struct {
 	[FAIL_SLAB_LOUD] = { .path = "/sys/kernel/debug/failslab/verbose" },
 };
 
-/* The choice that is in brackets, or all of it. */
-static bool look_up(enum setting nr, char word[32])
-{
-	char text[128] = {}, *p = text, *end;
-	int fd = open(settings[nr].path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return false;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (n <= 0)
-		return false;
-	if (strchr(text, '['))
-		p = strchr(text, '[') + 1;
-	end = strpbrk(p, "]\n");
-	snprintf(word, 32, "%.*s", end ? (int)(end - p) : 31, p);
-	return true;
-}
-
 static bool set(enum setting nr, const char *to)
 {
 	char now[32];
 
-	if (!settings[nr].was[0] || !look_up(nr, now))
+	if (!settings[nr].was[0] || !uk_choice(settings[nr].path, now, sizeof(now)))
 		return false;
 	return !strcmp(now, to) || uk_write_file(settings[nr].path, to);
 }
@@ -117,15 +97,9 @@ static bool controls_memory;	/* before us */
 
 static bool in_file(const char *path, const char *word)
 {
-	char text[256] = {};
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	bool found;
+	char text[256];
 
-	if (fd < 0)
-		return false;
-	found = read(fd, text, sizeof(text) - 1) > 0 && strstr(text, word);
-	close(fd);
-	return found;
+	return uk_read_text(path, text, sizeof(text)) > 0 && strstr(text, word);
 }
 
 /* Returns why this process cannot have it. */
@@ -149,19 +123,7 @@ static const char *join_group(void)
 
 static long group_stat(const char *key)
 {
-	char line[64];
-	FILE *f = fopen(GROUP "memory.stat", "r");
-	size_t n = strlen(key);
-	long val = -1;
-
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, key, n) && line[n] == ' ')
-			val = strtol(line + n, NULL, 10);
-	}
-	fclose(f);
-	return val;
+	return uk_number_of(GROUP "memory.stat", key);
 }
 
 /* What counters that are kept per CPU may be wrong by. */
@@ -225,7 +187,8 @@ static void __attribute__((constructor)) begin(void)
 	snprintf(settings[THP_PMD].path, sizeof(settings[THP_PMD].path),
 		 THP_DIR "hugepages-%zukB/enabled", huge / 1024);
 	for (i = 0; i < SETTINGS; i++) {
-		if (!look_up(i, settings[i].was))
+		if (!uk_choice(settings[i].path, settings[i].was,
+			       sizeof(settings[i].was)))
 			settings[i].was[0] = 0;
 	}
 	controls_memory = in_file(CGROUPS "cgroup.subtree_control", "memory");
