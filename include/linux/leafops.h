@@ -13,8 +13,11 @@
 #include <linux/swapops.h>
 #include <asm-generic/pgtable_uffd.h>
 
-/* Tracking of any access is not there. */
+/* Tracking of any access is not there, and what it needs not everywhere. */
 #define VM_UFFD_RWP			VM_NONE
+#ifndef PAGE_NONE
+#define PAGE_NONE			__pgprot(0)
+#endif
 #define MM_CP_UFFD_RWP			0UL
 #define MM_CP_UFFD_RWP_RESOLVE		0UL
 
