@@ -39,6 +39,9 @@
  *    first page of a folio to find out whether another one is shared, and so
  *    may split the folio before it refuses;
  *  - mremap() of locked memory where events are on, which may deadlock;
+ *  - mremap() of registered memory to a place beside more of it: 6.12 merges the
+ *    two before it ends the registration of what it has moved, that of the
+ *    neighbour with it;
  *  - memory that is registered for write protection, protected, and registered
  *    again without: 6.12 leaves the protection in the page tables, and a write
  *    to such hugetlb memory faults for ever;
@@ -958,6 +961,39 @@ static bool any_vma(unsigned long start, unsigned long end, const char *field,
 			   strtoul(line + strlen(field), NULL, 10) == value) {
 			return true;
 		}
+	}
+	return false;
+}
+
+static bool says_registered(const char *flags)
+{
+	static const char *const mode[] = { " um", " uw", " ui" };
+	const char *end = strchr(flags, '\n'), *hit;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		hit = strstr(flags, mode[i]);
+		if (hit && hit < end)
+			return true;
+	}
+	return false;
+}
+
+/* Is some of this range registered? */
+static bool any_registered(unsigned long start, unsigned long end)
+{
+	bool inside = false;
+	char *line, *p;
+
+	for (line = read_smaps(); line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strtoul(line, &p, 16) < end && p != line && *p == '-')
+			inside = strtoul(p + 1, NULL, 16) > start;
+		else if (p != line && *p == '-')
+			inside = false;
+		else if (inside && !strncmp(line, "VmFlags:", 8) &&
+			 says_registered(line))
+			return true;
 	}
 	return false;
 }
@@ -1958,6 +1994,15 @@ static bool unmaps_half(unsigned long end)
 	       end % HUGE && any_vma(end, end + 1, "KernelPageSize:", HUGE >> 10);
 }
 
+/* Could it grow together with what is registered at its new place, and forget that? */
+static bool forgets_neighbours(struct span s, unsigned long target,
+			       unsigned long len)
+{
+	return target && any_registered(s.start, s.start + s.len + 1) &&
+	       (any_registered(target - 1, target) ||
+		any_registered(target + len, target + len + 1));
+}
+
 static void step_mremap(void)
 {
 	struct window *w = some_window();
@@ -2007,6 +2052,10 @@ static void step_mremap(void)
 	if (unmaps_half(s.start + s.len) ||
 	    (target && unmaps_half(target + len))) {
 		say("mremap to within a huge page left out\n");
+		return;
+	}
+	if (forgets_neighbours(s, target, len)) {
+		say("mremap beside what is registered left out\n");
 		return;
 	}
 	say("mremap %s*0x%lx to 0x%lx flags %x at %s\n", place(s.start), s.len,
