@@ -262,7 +262,7 @@ static int uffd_check_source(const struct mm_struct *mm, u64 start, u64 len)
 /* Tracking any access takes PROT_NONE and userfaultfd's bit in one entry. */
 static bool uffd_has_rwp(void)
 {
-	return VM_UFFD_RWP != VM_NONE && pgtable_supports_uffd();
+	return VM_UFFD_RWP && pgtable_supports_uffd();
 }
 
 /* Which of these ioctls can anything be done with? */
@@ -652,56 +652,54 @@ static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg,
 			   &user->move);
 }
 
-/* WRITEPROTECT and RWPROTECT, whose modes have the same values. */
-static int uffd_protect(struct userfaultfd_ctx *ctx,
-			const struct uffdio_range *range, u64 mode,
+/* WRITEPROTECT and RWPROTECT: struct uffdio_rwprotect says the same. */
+static int uffd_protect(struct userfaultfd_ctx *ctx, void __user *arg,
 			vm_flags_t kind, bool nowait)
 {
-	bool protect = mode & UFFDIO_WRITEPROTECT_MODE_WP;
-	bool dontwake = mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+	struct uffdio_writeprotect wp;
+	bool protect, dontwake;
 	int ret;
 
+	static_assert(sizeof(struct uffdio_rwprotect) == sizeof(wp));
+	static_assert(offsetof(struct uffdio_rwprotect, mode) ==
+		      offsetof(struct uffdio_writeprotect, mode));
 	static_assert(UFFDIO_RWPROTECT_MODE_RWP == UFFDIO_WRITEPROTECT_MODE_WP);
 	static_assert(UFFDIO_RWPROTECT_MODE_DONTWAKE ==
 		      UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
+	/* There is no answer to write, so an unread event comes before all else. */
+	if (copy_from_user(&wp, arg, sizeof(wp)))
+		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
+	protect = wp.mode & UFFDIO_WRITEPROTECT_MODE_WP;
+	dontwake = wp.mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
 	/* Protecting resolves nothing, so there is nobody to wake. */
-	if (uffd_check_range(ctx->mm, range->start, range->len) ||
-	    (mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
-		      UFFDIO_WRITEPROTECT_MODE_DONTWAKE)) ||
+	if (uffd_check_range(ctx->mm, wp.range.start, wp.range.len) ||
+	    (wp.mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
+			 UFFDIO_WRITEPROTECT_MODE_DONTWAKE)) ||
 	    (protect && dontwake))
 		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EINVAL;
 
 	if (!uffd_get_mm(ctx->mm))
 		return -ESRCH;
-	ret = userfaultfd_protect(ctx, ctx->mm, range->start, range->len, kind,
-				  protect, nowait);
+	ret = userfaultfd_protect(ctx, ctx->mm, wp.range.start, wp.range.len,
+				  kind, protect, nowait);
 	uffd_put_mm(ctx->mm);
 	if (!ret && !protect && !dontwake)
-		userfaultfd_wake_range(ctx, range->start, range->len);
+		userfaultfd_wake_range(ctx, wp.range.start, wp.range.len);
 	return ret;
 }
 
 static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 				   void __user *arg, bool nowait)
 {
-	struct uffdio_writeprotect wp;
-
-	/* There is no answer to write, so an unread event comes before all else. */
-	if (copy_from_user(&wp, arg, sizeof(wp)))
-		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
-	return uffd_protect(ctx, &wp.range, wp.mode, VM_UFFD_WP, nowait);
+	return uffd_protect(ctx, arg, VM_UFFD_WP, nowait);
 }
 
 static int uffd_ioctl_rwprotect(struct userfaultfd_ctx *ctx, void __user *arg,
 				bool nowait)
 {
-	struct uffdio_rwprotect rwp;
-
 	if (!uffd_has_rwp())
 		return -EINVAL;
-	if (copy_from_user(&rwp, arg, sizeof(rwp)))
-		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
-	return uffd_protect(ctx, &rwp.range, rwp.mode, VM_UFFD_RWP, nowait);
+	return uffd_protect(ctx, arg, VM_UFFD_RWP, nowait);
 }
 
 /* Features that may come and go while the descriptor is in use. */

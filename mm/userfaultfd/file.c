@@ -41,7 +41,7 @@ static pte_t uffd_file_entry(struct uffd_fill *fill, struct page *page)
  * many it were.  Under the page-table lock.
  */
 static int uffd_file_map_folio(struct uffd_fill *fill, struct folio *folio,
-				pgoff_t index, pte_t *pte, unsigned int *nr)
+			       pgoff_t index, pte_t *pte, unsigned int *nr)
 {
 	struct page *page = folio_file_page(folio, index);
 	struct vm_area_struct *vma = fill->vma;
@@ -69,8 +69,8 @@ static int uffd_file_map_folio(struct uffd_fill *fill, struct folio *folio,
 
 /* Maps what one hold of the page-table lock can.  The gate has been asked. */
 static int uffd_file_map_folios(struct uffd_fill *fill,
-				 struct folio_batch *folios, pte_t *pte,
-				 unsigned long end)
+				struct folio_batch *folios, pte_t *pte,
+				unsigned long end)
 {
 	struct vm_area_struct *vma = fill->vma;
 	unsigned long addr = uffd_fill_dst(fill);
@@ -91,7 +91,7 @@ static int uffd_file_map_folios(struct uffd_fill *fill,
 		}
 		nr = min3(folio_next_index(folio), last, size) - index;
 		ret = uffd_file_map_folio(fill, folio, index,
-					   pte + (index - first), &nr);
+					  pte + (index - first), &nr);
 		index += nr;
 	}
 	if (index == first)
@@ -107,7 +107,7 @@ static int uffd_file_map_folios(struct uffd_fill *fill,
  * @end in the same table.  They are locked, and the caller's references stay his.
  */
 static int uffd_file_map(struct uffd_fill *fill, struct folio_batch *folios,
-			  pmd_t *pmd, unsigned long end)
+			 pmd_t *pmd, unsigned long end)
 {
 	spinlock_t *ptl;
 	pte_t *pte;
@@ -127,7 +127,7 @@ static int uffd_file_map(struct uffd_fill *fill, struct folio_batch *folios,
 
 /* Puts a folio that holds its contents into file and page table; consumes it. */
 static int uffd_file_insert(struct uffd_fill *fill, struct folio *folio,
-			     pmd_t *pmd)
+			    pmd_t *pmd)
 {
 	struct vm_area_struct *vma = fill->vma;
 	const struct vm_uffd_ops *ops = uffd_ops_of(vma);
@@ -153,11 +153,14 @@ static int uffd_file_insert(struct uffd_fill *fill, struct folio *folio,
 	return ret;
 }
 
-static bool uffd_file_can_fill(const struct uffd_fill *fill)
+/* As uffd_fill_table(), but -EINVAL for memory that makes no pages for us. */
+static int uffd_file_table(struct uffd_fill *fill, pmd_t **pmd)
 {
 	const struct vm_uffd_ops *ops = uffd_ops_of(fill->vma);
 
-	return ops->alloc_folio && ops->filemap_add && ops->filemap_remove;
+	if (!ops->alloc_folio || !ops->filemap_add || !ops->filemap_remove)
+		return -EINVAL;
+	return uffd_fill_table(fill, pmd);
 }
 
 static struct folio *uffd_file_folio(struct uffd_fill *fill)
@@ -172,9 +175,7 @@ static int uffd_file_copy(struct uffd_fill *fill, unsigned long end)
 	pmd_t *pmd;
 	int ret;
 
-	if (!uffd_file_can_fill(fill))
-		return -EINVAL;
-	ret = uffd_fill_table(fill, &pmd);
+	ret = uffd_file_table(fill, &pmd);
 	if (ret)
 		return ret;
 	folio = uffd_fill_take_kept(fill);
@@ -194,9 +195,7 @@ static int uffd_file_zeropage(struct uffd_fill *fill, unsigned long end)
 	pmd_t *pmd;
 	int ret;
 
-	if (!uffd_file_can_fill(fill))
-		return -EINVAL;
-	ret = uffd_fill_table(fill, &pmd);
+	ret = uffd_file_table(fill, &pmd);
 	if (ret)
 		return ret;
 	folio = uffd_file_folio(fill);
@@ -211,7 +210,7 @@ static int uffd_file_zeropage(struct uffd_fill *fill, unsigned long end)
  * whoever has it locked may wait for one that we have.
  */
 static void uffd_file_find_more(struct address_space *mapping,
-				 struct folio_batch *folios, pgoff_t last)
+				struct folio_batch *folios, pgoff_t last)
 {
 	pgoff_t next = folio_next_index(folios->folios[0]);
 	unsigned int nr = 1, i;
@@ -242,7 +241,7 @@ static void uffd_file_find_more(struct address_space *mapping,
 
 /* The span's folios, locked, with a reference to each. */
 static int uffd_file_find(struct uffd_fill *fill, struct folio_batch *folios,
-			   unsigned long end)
+			  unsigned long end)
 {
 	struct vm_area_struct *vma = fill->vma;
 	pgoff_t index = linear_page_index(vma, uffd_fill_dst(fill));
@@ -258,7 +257,7 @@ static int uffd_file_find(struct uffd_fill *fill, struct folio_batch *folios,
 	folio_batch_init(folios);
 	folio_batch_add(folios, folio);
 	uffd_file_find_more(vma->vm_file->f_mapping, folios,
-			     linear_page_index(vma, end - 1));
+			    linear_page_index(vma, end - 1));
 	return 0;
 }
 
