@@ -943,9 +943,30 @@ static char *read_smaps(void)
 	return text;
 }
 
-/* Is there a VMA in this range of which @field has this value? */
+static bool says_number(const char *text, unsigned long number)
+{
+	return strtoul(text, NULL, 10) == number;
+}
+
+/* Any of the modes that memory can be registered for. */
+static bool says_registered(const char *text, unsigned long unused)
+{
+	static const char *const mode[] = { " um", " uw", " ui" };
+	const char *end = strchr(text, '\n'), *hit;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		hit = strstr(text, mode[i]);
+		if (hit && hit < end)
+			return true;
+	}
+	return false;
+}
+
+/* Is there a VMA in this range of which @field says so? */
 static bool any_vma(unsigned long start, unsigned long end, const char *field,
-		    unsigned long value)
+		    bool (*says)(const char *text, unsigned long number),
+		    unsigned long number)
 {
 	unsigned long from, to;
 	bool inside = false;
@@ -958,44 +979,16 @@ static bool any_vma(unsigned long start, unsigned long end, const char *field,
 			to = strtoul(p + 1, NULL, 16);
 			inside = from < end && to > start;
 		} else if (inside && !strncmp(line, field, strlen(field)) &&
-			   strtoul(line + strlen(field), NULL, 10) == value) {
+			   says(line + strlen(field), number)) {
 			return true;
 		}
 	}
 	return false;
 }
 
-static bool says_registered(const char *flags)
-{
-	static const char *const mode[] = { " um", " uw", " ui" };
-	const char *end = strchr(flags, '\n'), *hit;
-	int i;
-
-	for (i = 0; i < 3; i++) {
-		hit = strstr(flags, mode[i]);
-		if (hit && hit < end)
-			return true;
-	}
-	return false;
-}
-
-/* Is some of this range registered? */
 static bool any_registered(unsigned long start, unsigned long end)
 {
-	bool inside = false;
-	char *line, *p;
-
-	for (line = read_smaps(); line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (strtoul(line, &p, 16) < end && p != line && *p == '-')
-			inside = strtoul(p + 1, NULL, 16) > start;
-		else if (p != line && *p == '-')
-			inside = false;
-		else if (inside && !strncmp(line, "VmFlags:", 8) &&
-			 says_registered(line))
-			return true;
-	}
-	return false;
+	return any_vma(start, end, "VmFlags:", says_registered, 0);
 }
 
 /* Where it could be one huge page that is filled. */
@@ -1005,7 +998,7 @@ static bool fills_huge(const struct call *c)
 	unsigned long end = (c->start + c->len) & ~(HUGE - 1);
 
 	return c->nr == UFFDIO_COPY && c->len < 8 * WINDOW && first < end &&
-	       any_vma(first, end, "THPeligible:", 1);
+	       any_vma(first, end, "THPeligible:", says_number, 1);
 }
 
 /* By the controller: nothing that it touches may fault. */
@@ -1991,7 +1984,8 @@ static void step_madvise(void)
 static bool unmaps_half(unsigned long end)
 {
 	return (features[FIRST] | features[SECOND]) & UFFD_FEATURE_EVENT_UNMAP &&
-	       end % HUGE && any_vma(end, end + 1, "KernelPageSize:", HUGE >> 10);
+	       end % HUGE && any_vma(end, end + 1, "KernelPageSize:",
+				     says_number, HUGE >> 10);
 }
 
 /* Could it grow together with what is registered at its new place, and forget that? */
