@@ -116,6 +116,23 @@ kernel_make() { # kernel_make SOURCE OUTPUT [ARGS...]
 		LOCALVERSION=$name -j"$JOBS" --no-print-directory "$@"
 }
 
+# KUnit tests of ours in SOURCE, built for user mode in OUTPUT and run; ARGS are
+# kunit.py's. What the kernel prints of tests, or make of mistakes, goes to stdout.
+kunit_run() { # kunit_run SOURCE OUTPUT [ARGS...]
+	local src=$1 out=$2 cc=gcc configs
+	shift 2
+	mapfile -t configs < <(cd "$src" && git ls-files '*userfaultfd/tests/.kunitconfig')
+	[ ${#configs[@]} -gt 0 ] || die "no .kunitconfig in the series"
+	! command -v ccache >/dev/null || cc="ccache gcc"
+	# It makes the last directory of a path, not those above.
+	mkdir -p "$(dirname "$out")"
+	(cd "$src" && CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1 \
+		nice ./tools/testing/kunit/kunit.py run \
+		"${configs[@]/#/--kunitconfig=}" --build_dir="$out" \
+		--make_options="CC=$cc" --make_options=LOCALVERSION=-uffd \
+		--jobs="$JOBS" --raw_output "$@" 2>&1 </dev/null)
+}
+
 # kernel_make with the output in a log and progress on stdout. EXPECTED is the
 # number of output lines such as "  CC  mm/shmem.o" of a full build, 0 when
 # only little is expected to be done.
