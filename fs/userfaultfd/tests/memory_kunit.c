@@ -13,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include "../uffd.h"
 
 #define NR_PAGES	8
@@ -310,6 +311,16 @@ static void remove_page(struct kunit *test, unsigned int page)
 	uffd_event_delivered(event);
 }
 
+/* Until it waits for a lock that we hold; it has no other reason to sleep. */
+static bool sleeps(struct task_struct *task)
+{
+	unsigned int patience = PATIENCE;
+
+	while (task_is_running(task) && --patience)
+		a_moment();
+	return patience;
+}
+
 /*
  * The call has passed the gate, and waits for the lock that we hold, when the event
  * comes.  There is nothing unread when it goes on; but what it was about to put
@@ -318,21 +329,33 @@ static void remove_page(struct kunit *test, unsigned int page)
 static void memory_overtaken(struct kunit *test)
 {
 	const struct call *call = test->param_value;
-	struct memory_fixture *f = new_memory(test, call->flags);
-	struct caller caller = { .f = f, .call = call };
-	struct mm_struct *mm = current->mm;
+	struct memory_fixture *f;
+	struct caller caller = { .call = call };
+	struct mm_struct *mm;
 	struct task_struct *task;
+	bool slept;
+
+	if ((call->flags & MAP_SHARED) && !IS_ENABLED(CONFIG_SHMEM))
+		kunit_skip(test, "no shared memory without CONFIG_SHMEM");
+	f = new_memory(test, call->flags);
+	caller.f = f;
+	mm = f->ctx.mm;
+	task = kthread_create(caller_fn, &caller, "uffd-caller");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	get_task_struct(task);
 
 	mmap_write_lock(mm);
 	vma_start_write(vma_lookup(mm, f->addr));
-	task = kthread_run(caller_fn, &caller, "uffd-caller");
-	if (!IS_ERR(task)) {
-		msleep(50);
-		remove_page(test, 3);
-	}
+	wake_up_process(task);
+	slept = sleeps(task);
+	remove_page(test, 3);
 	mmap_write_unlock(mm);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
-	KUNIT_ASSERT_TRUE(test, returns(&caller.returned));
+	put_task_struct(task);
+
+	/* What it writes its result to is on our stack. */
+	while (!has_returned(&caller.returned))
+		a_moment();
+	KUNIT_EXPECT_TRUE(test, slept);
 	KUNIT_EXPECT_EQ(test, caller.ret, -EAGAIN);
 	/* So the place is free, for one that knows. */
 	KUNIT_EXPECT_EQ(test, make_call(f, call), PAGE_SIZE);
