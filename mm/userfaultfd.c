@@ -78,6 +78,13 @@ static bool uffd_lock_found(struct vm_area_struct *vma, int subclass)
 	return vma_start_read_locked_nested(vma, subclass);
 }
 
+/* Offers the CPU to those who hold it up.  Returns false if killed. */
+static bool uffd_may_retry(void)
+{
+	cond_resched();
+	return !fatal_signal_pending(current);
+}
+
 static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 					    unsigned long addr)
 {
@@ -95,8 +102,8 @@ static struct vm_area_struct *uffd_lock_vma(struct mm_struct *mm,
 		vma = uffd_find_vma(mm, addr);
 		done = IS_ERR(vma) || uffd_lock_found(vma, 0);
 		mmap_read_unlock(mm);
-	} while (!done);
-	return vma;
+	} while (!done && uffd_may_retry());
+	return done ? vma : ERR_PTR(-EINTR);
 }
 
 static void uffd_unlock_vma(struct vm_area_struct *vma)
@@ -128,7 +135,7 @@ static bool uffd_lock_found_both(struct vm_area_struct *dst_vma,
  * @dst_vma: where to put the one
  * @src_vma: where to put the other
  *
- * Return: 0, -ENOENT or -ENOMEM.
+ * Return: 0, -ENOENT, -ENOMEM, or -EINTR if killed.
  */
 int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
 		   struct vm_area_struct **dst_vma,
@@ -158,8 +165,8 @@ int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
 		ret = uffd_find_vmas(mm, dst, src, dst_vma, src_vma);
 		done = ret || uffd_lock_found_both(*dst_vma, *src_vma);
 		mmap_read_unlock(mm);
-	} while (!done);
-	return ret;
+	} while (!done && uffd_may_retry());
+	return done ? ret : -EINTR;
 }
 
 /**
