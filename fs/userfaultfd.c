@@ -265,14 +265,6 @@ static bool uffd_has_rwp(void)
 	return VM_UFFD_RWP && pgtable_supports_uffd();
 }
 
-/* Which of these ioctls can anything be done with? */
-static u64 uffd_known_ioctls(u64 ioctls)
-{
-	if (!uffd_has_rwp())
-		ioctls &= ~(UFFD_IOCTL(RWPROTECT) | UFFD_IOCTL(SET_MODE));
-	return ioctls;
-}
-
 /* What this kernel can do on this machine. */
 static u64 uffd_features(void)
 {
@@ -341,7 +333,7 @@ static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg
 		if (features & UFFD_FEATURE_WP_ASYNC)
 			features |= UFFD_FEATURE_WP_UNPOPULATED;
 		api.features = uffd_features();
-		api.ioctls = uffd_known_ioctls(UFFD_API_IOCTLS);
+		api.ioctls = UFFD_API_IOCTLS;
 		if (copy_to_user(arg, &api, sizeof(api)))
 			return -EFAULT;
 		if (uffd_enable(ctx, features))
@@ -697,8 +689,6 @@ static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 static int uffd_ioctl_rwprotect(struct userfaultfd_ctx *ctx, void __user *arg,
 				bool nowait)
 {
-	if (!uffd_has_rwp())
-		return -EINVAL;
 	return uffd_protect(ctx, arg, VM_UFFD_RWP, nowait);
 }
 
@@ -710,8 +700,6 @@ static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
 {
 	struct uffdio_set_mode mode;
 
-	if (!uffd_has_rwp())
-		return -EINVAL;
 	if (copy_from_user(&mode, arg, sizeof(mode)))
 		return -EFAULT;
 	if ((mode.enable & mode.disable) ||
@@ -786,7 +774,7 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 		   data_race(ctx->queue.faults),	/* for a look, no more */
 		   uffd_index_count(&ctx->index));
 	seq_printf(m, "API:\t%llx:%x:%llx\n", UFFD_API, features,
-		   uffd_known_ioctls(UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS));
+		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);
 }
 #endif
 
