@@ -205,9 +205,9 @@ TEST_F_TIMEOUT(track, smaps_says_so, LIMIT)
 	ASSERT_NE(NULL, smaps);
 	snprintf(start, sizeof(start), "%lx-", (unsigned long)self->m.area);
 	while (fgets(line, sizeof(line), smaps)) {
-		if (!strncmp(line, start, strlen(start)))
+		if (!strncmp(line, start, strlen(start))) {
 			here = true;
-		else if (here && !strncmp(line, "VmFlags:", 8)) {
+		} else if (here && !strncmp(line, "VmFlags:", 8)) {
 			found = strstr(line, " ur");
 			break;
 		}
