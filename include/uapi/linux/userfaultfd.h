@@ -49,11 +49,13 @@
 			   UFFD_FEATURE_WP_ASYNC |		\
 			   UFFD_FEATURE_MOVE |			\
 			   UFFD_FEATURE_RWP |			\
-			   UFFD_FEATURE_RWP_ASYNC)
+			   UFFD_FEATURE_RWP_ASYNC |		\
+			   UFFD_FEATURE_EXCHANGE)
 #define UFFD_API_IOCTLS				\
 	((__u64)1 << _UFFDIO_REGISTER |		\
 	 (__u64)1 << _UFFDIO_UNREGISTER |	\
 	 (__u64)1 << _UFFDIO_SET_MODE |		\
+	 (__u64)1 << _UFFDIO_EXCHANGE |		\
 	 (__u64)1 << _UFFDIO_API)
 #define UFFD_API_RANGE_IOCTLS			\
 	((__u64)1 << _UFFDIO_WAKE |		\
@@ -90,6 +92,7 @@
 #define _UFFDIO_POISON			(0x08)
 #define _UFFDIO_RWPROTECT		(0x09)
 #define _UFFDIO_SET_MODE		(0x0A)
+#define _UFFDIO_EXCHANGE		(0x30)
 #define _UFFDIO_API			(0x3F)
 
 #define UFFDIO 0xAA
@@ -117,6 +120,8 @@
 				      struct uffdio_rwprotect)
 #define UFFDIO_SET_MODE		_IOW(UFFDIO, _UFFDIO_SET_MODE, \
 				     struct uffdio_set_mode)
+#define UFFDIO_EXCHANGE		_IOWR(UFFDIO, _UFFDIO_EXCHANGE, \
+				      struct uffdio_exchange)
 
 /* What read() returns: any number of these, in the order of their causes */
 struct uffd_msg {
@@ -197,6 +202,7 @@ struct uffdio_api {
 #define UFFD_FEATURE_RWP			(1<<17)	/* MODE_RWP */
 #define UFFD_FEATURE_RWP_ASYNC			(1<<18)	/* RWP faults resolve themselves */
 	/* From here on what mainline does not have. */
+#define UFFD_FEATURE_EXCHANGE			((__u64)1<<32)	/* UFFDIO_EXCHANGE */
 #define UFFD_FEATURE_EVENT_NOWAIT		((__u64)1<<35)	/* but for FORK */
 	__u64 features;
 
@@ -288,6 +294,40 @@ struct uffdio_move {
 	__u64 mode;
 
 	__s64 move;		/* bytes moved, or -errno */
+};
+
+/* A resolution as a part of UFFDIO_EXCHANGE: what its own ioctl is told */
+struct uffdio_op {
+	__u32 op;		/* _UFFDIO_COPY, _CONTINUE, ... _WAKE */
+	__u32 reserved;		/* 0 */
+	__u64 mode;		/* UFFDIO_*_MODE_* of that ioctl */
+	__u64 dst;		/* or the start of the range */
+	__u64 len;
+	__u64 src;		/* of COPY and MOVE, else 0 */
+
+	__s64 result;		/* out: bytes done, or -errno */
+};
+
+/*
+ * Runs operations in order, wakes once for all of them, and returns messages as
+ * read() does: their number is what the ioctl returns.
+ */
+struct uffdio_exchange {
+	__u64 ops;		/* address of struct uffdio_op[] */
+	__u64 msgs;		/* address of struct uffd_msg[] */
+#define UFFDIO_EXCHANGE_MAX			1024
+	__u32 nr_ops;		/* operations to run */
+	__u32 nr_msgs;		/* messages that there is room for */
+	/*
+	 * How long to wait for the first message: nanoseconds of CLOCK_MONOTONIC,
+	 * absolute; 0: not at all, negative: for ever
+	 */
+	__s64 deadline;
+#define UFFDIO_EXCHANGE_MODE_GO_ON		((__u64)1<<0)	/* behind what fails */
+	__u64 mode;
+	__u32 reserved;		/* 0 */
+
+	__u32 done;		/* out: operations that have been run */
 };
 
 #endif /* _LINUX_USERFAULTFD_H */
