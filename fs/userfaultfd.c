@@ -183,6 +183,19 @@ static bool uffd_batch_is_fork(const struct uffd_batch *batch)
 	return event && uffd_event_is_fork(event);
 }
 
+static ssize_t uffd_deliver_any(struct userfaultfd_ctx *ctx, struct inode *inode,
+				struct uffd_batch *batch, struct iov_iter *to)
+{
+	ssize_t ret;
+
+	if (!uffd_batch_is_fork(batch))
+		return uffd_deliver(ctx, batch, to);
+	ret = uffd_deliver_fork(batch, inode, to);
+	if (ret < 0)
+		uffd_undeliver(ctx, batch, 0);
+	return ret;
+}
+
 static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct file *file = iocb->ki_filp;
@@ -200,22 +213,17 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		uffd_queue_take(&ctx->queue, &batch,
 				min_t(size_t, room, UFFD_BATCH));
 		if (!batch.nr) {
+			uffd_queue_told(&ctx->queue);
 			if (done)
 				break;
 			if (nowait)
 				return -EAGAIN;
-			ret = uffd_queue_wait(&ctx->queue);
+			ret = uffd_queue_wait(&ctx->queue, NULL);
 			if (ret)
 				return ret;
 			continue;
 		}
-		if (uffd_batch_is_fork(&batch)) {
-			ret = uffd_deliver_fork(&batch, file_inode(file), to);
-			if (ret < 0)
-				uffd_undeliver(ctx, &batch, 0);
-		} else {
-			ret = uffd_deliver(ctx, &batch, to);
-		}
+		ret = uffd_deliver_any(ctx, file_inode(file), &batch, to);
 		if (ret < 0)
 			return done ? done : ret;
 		done += ret;
@@ -438,6 +446,55 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
 	return ret;
 }
 
+/*
+ * Resolutions.  Each can be asked for by an ioctl of its own, and as an operation of
+ * UFFDIO_EXCHANGE.  struct uffdio_op says the same for both.
+ *
+ * uffd_do_*() runs @nr of them, at least the first, and returns how many have a result
+ * now.  If the first cannot even be tried it returns -errno, and the ioctl does not
+ * write its output field.
+ */
+
+/*
+ * Tells how far an ioctl came, when those who wait for what it has resolved have been
+ * woken: not even a bad address for the answer may leave somebody asleep before a page
+ * that is there.
+ */
+static int uffd_answer(struct userfaultfd_ctx *ctx, const struct uffdio_op *op,
+		       __s64 __user *answer)
+{
+	if (uffd_op_wakes(op))
+		userfaultfd_wake_range(ctx, op->dst, op->result);
+	if (put_user(op->result, answer))
+		return -EFAULT;
+	if (op->result < 0)
+		return op->result;
+	return op->result == op->len ? 0 : -EAGAIN;
+}
+
+/*
+ * A range or a mode that cannot be.  While an event is unread it may be one that
+ * the caller has not heard of, so that comes first.
+ */
+static int uffd_invalid(const struct userfaultfd_ctx *ctx, struct uffdio_op *op)
+{
+	if (!uffd_gate_any_unread(ctx))
+		return -EINVAL;
+	op->result = -EAGAIN;
+	return 1;
+}
+
+static int uffd_do_wake(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			unsigned int nr, struct uffd_cursor *cursor, bool nowait)
+{
+	int ret = uffd_check_range(ctx->mm, op->dst, op->len);
+
+	if (ret)
+		return ret;
+	op->result = op->len;
+	return 1;
+}
+
 static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg,
 			   bool nowait)
 {
@@ -452,204 +509,242 @@ static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg,
 	return ret;
 }
 
-/* The caller's own mm is in use anyway: that spares two writes all would share. */
-static bool uffd_get_mm(struct mm_struct *mm)
+/* @modes: what uffdio_op.mode may have, the bits for DONTWAKE and WP being the same. */
+static int uffd_fill(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+		     struct uffd_cursor *cursor, bool nowait,
+		     enum uffd_fill_op kind, u64 modes)
 {
-	return mm == current->mm || mmget_not_zero(mm);
-}
+	struct uffd_fill_request req __uninitialized;
 
-static void uffd_put_mm(struct mm_struct *mm)
-{
-	if (mm != current->mm)
-		mmput(mm);
-}
-
-/*
- * Wakes those who wait for what a call has resolved, and tells how far it came.
- * The wake-up comes first: not even a bad address for the answer may leave
- * somebody asleep before a page that is there.
- */
-static int uffd_answer(struct userfaultfd_ctx *ctx, unsigned long dst,
-		       unsigned long len, ssize_t done, bool wake,
-		       __s64 __user *answer)
-{
-	if (done > 0 && wake)
-		userfaultfd_wake_range(ctx, dst, done);
-	if (put_user(done, answer))
-		return -EFAULT;
-	if (done < 0)
-		return done;
-	return done == len ? 0 : -EAGAIN;
-}
-
-/*
- * A range or a mode that cannot be.  While an event is unread it may be one that
- * the caller has not heard of, so that comes first.
- */
-static int uffd_invalid(const struct userfaultfd_ctx *ctx, __s64 __user *answer)
-{
-	if (!uffd_gate_any_unread(ctx))
-		return -EINVAL;
-	return put_user(-EAGAIN, answer) ? -EFAULT : -EAGAIN;
-}
-
-static int uffd_fill(struct uffd_fill_request *req, bool wake,
-		     __s64 __user *answer)
-{
-	ssize_t filled;
-
-	req->mm = req->ctx->mm;
-	if (!uffd_get_mm(req->mm))
+	if (uffd_check_range(ctx->mm, op->dst, op->len) || (op->mode & ~modes))
+		return uffd_invalid(ctx, op);
+	req = (struct uffd_fill_request) {
+		.ctx = ctx,
+		.mm = ctx->mm,
+		.cursor = cursor,
+		.op = kind,
+		.dst = op->dst,
+		.src = op->src,
+		.len = op->len,
+		.wp = op->mode & UFFDIO_COPY_MODE_WP,
+		.nowait = nowait,
+	};
+	if (!uffd_get_mm(ctx->mm))
 		return -ESRCH;
-	filled = userfaultfd_fill(req);
-	uffd_put_mm(req->mm);
-	return uffd_answer(req->ctx, req->dst, req->len, filled, wake, answer);
+	op->result = userfaultfd_fill(&req);
+	uffd_put_mm(ctx->mm);
+	return 1;
+}
+
+static int uffd_do_copy(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			unsigned int nr, struct uffd_cursor *cursor, bool nowait)
+{
+	if (uffd_check_source(ctx->mm, op->src, op->len))
+		return uffd_invalid(ctx, op);
+	return uffd_fill(ctx, op, cursor, nowait, UFFD_FILL_COPY,
+			 UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP);
 }
 
 static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg,
 			   bool nowait)
 {
 	struct uffdio_copy __user *user = arg;
-	struct uffd_fill_request req __uninitialized;
 	struct uffdio_copy copy;
+	struct uffdio_op op;
+	int ret;
 
 	if (copy_from_user(&copy, arg, offsetof(struct uffdio_copy, copy)))
 		return -EFAULT;
-	if (uffd_check_source(ctx->mm, copy.src, copy.len) ||
-	    uffd_check_range(ctx->mm, copy.dst, copy.len) ||
-	    (copy.mode & ~(UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP)))
-		return uffd_invalid(ctx, &user->copy);
-
-	req = (struct uffd_fill_request) {
-		.ctx = ctx,
-		.op = UFFD_FILL_COPY,
+	op = (struct uffdio_op) {
+		.op = _UFFDIO_COPY,
+		.mode = copy.mode,
 		.dst = copy.dst,
-		.src = copy.src,
 		.len = copy.len,
-		.wp = copy.mode & UFFDIO_COPY_MODE_WP,
-		.nowait = nowait,
+		.src = copy.src,
 	};
-	return uffd_fill(&req, !(copy.mode & UFFDIO_COPY_MODE_DONTWAKE),
-			 &user->copy);
+	ret = uffd_do_copy(ctx, &op, 1, NULL, nowait);
+	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->copy);
+}
+
+static int uffd_do_zeropage(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			    unsigned int nr, struct uffd_cursor *cursor,
+			    bool nowait)
+{
+	return uffd_fill(ctx, op, cursor, nowait, UFFD_FILL_ZEROPAGE,
+			 UFFDIO_ZEROPAGE_MODE_DONTWAKE);
 }
 
 static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg,
 			       bool nowait)
 {
 	struct uffdio_zeropage __user *user = arg;
-	struct uffd_fill_request req __uninitialized;
 	struct uffdio_zeropage zero;
+	struct uffdio_op op;
+	int ret;
 
 	if (copy_from_user(&zero, arg,
 			   offsetof(struct uffdio_zeropage, zeropage)))
 		return -EFAULT;
-	if (uffd_check_range(ctx->mm, zero.range.start, zero.range.len) ||
-	    (zero.mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE))
-		return uffd_invalid(ctx, &user->zeropage);
-
-	req = (struct uffd_fill_request) {
-		.ctx = ctx,
-		.op = UFFD_FILL_ZEROPAGE,
+	op = (struct uffdio_op) {
+		.op = _UFFDIO_ZEROPAGE,
+		.mode = zero.mode,
 		.dst = zero.range.start,
 		.len = zero.range.len,
-		.nowait = nowait,
 	};
-	return uffd_fill(&req, !(zero.mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE),
-			 &user->zeropage);
+	ret = uffd_do_zeropage(ctx, &op, 1, NULL, nowait);
+	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->zeropage);
+}
+
+static int uffd_do_continue(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			    unsigned int nr, struct uffd_cursor *cursor,
+			    bool nowait)
+{
+	static_assert(UFFDIO_CONTINUE_MODE_WP == UFFDIO_COPY_MODE_WP);
+	return uffd_fill(ctx, op, cursor, nowait, UFFD_FILL_CONTINUE,
+			 UFFDIO_CONTINUE_MODE_DONTWAKE | UFFDIO_CONTINUE_MODE_WP);
 }
 
 static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg,
 			       bool nowait)
 {
 	struct uffdio_continue __user *user = arg;
-	struct uffd_fill_request req __uninitialized;
 	struct uffdio_continue cont;
+	struct uffdio_op op;
+	int ret;
 
 	if (copy_from_user(&cont, arg,
 			   offsetof(struct uffdio_continue, mapped)))
 		return -EFAULT;
-	if (uffd_check_range(ctx->mm, cont.range.start, cont.range.len) ||
-	    (cont.mode & ~(UFFDIO_CONTINUE_MODE_DONTWAKE |
-			   UFFDIO_CONTINUE_MODE_WP)))
-		return uffd_invalid(ctx, &user->mapped);
-
-	req = (struct uffd_fill_request) {
-		.ctx = ctx,
-		.op = UFFD_FILL_CONTINUE,
+	op = (struct uffdio_op) {
+		.op = _UFFDIO_CONTINUE,
+		.mode = cont.mode,
 		.dst = cont.range.start,
 		.len = cont.range.len,
-		.wp = cont.mode & UFFDIO_CONTINUE_MODE_WP,
-		.nowait = nowait,
 	};
-	return uffd_fill(&req, !(cont.mode & UFFDIO_CONTINUE_MODE_DONTWAKE),
-			 &user->mapped);
+	ret = uffd_do_continue(ctx, &op, 1, NULL, nowait);
+	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->mapped);
+}
+
+static int uffd_do_poison(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			  unsigned int nr, struct uffd_cursor *cursor,
+			  bool nowait)
+{
+	return uffd_fill(ctx, op, cursor, nowait, UFFD_FILL_POISON,
+			 UFFDIO_POISON_MODE_DONTWAKE);
 }
 
 static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg,
 			     bool nowait)
 {
 	struct uffdio_poison __user *user = arg;
-	struct uffd_fill_request req __uninitialized;
 	struct uffdio_poison poison;
+	struct uffdio_op op;
+	int ret;
 
 	if (copy_from_user(&poison, arg,
 			   offsetof(struct uffdio_poison, updated)))
 		return -EFAULT;
-	if (uffd_check_range(ctx->mm, poison.range.start, poison.range.len) ||
-	    (poison.mode & ~UFFDIO_POISON_MODE_DONTWAKE))
-		return uffd_invalid(ctx, &user->updated);
-
-	req = (struct uffd_fill_request) {
-		.ctx = ctx,
-		.op = UFFD_FILL_POISON,
+	op = (struct uffdio_op) {
+		.op = _UFFDIO_POISON,
+		.mode = poison.mode,
 		.dst = poison.range.start,
 		.len = poison.range.len,
+	};
+	ret = uffd_do_poison(ctx, &op, 1, NULL, nowait);
+	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->updated);
+}
+
+static int uffd_do_move(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			unsigned int nr, struct uffd_cursor *cursor, bool nowait)
+{
+	struct uffd_move_request req __uninitialized;
+
+	/* Pages do not go from one process to another. */
+	if (ctx->mm != current->mm ||
+	    uffd_check_range(ctx->mm, op->dst, op->len) ||
+	    uffd_check_range(ctx->mm, op->src, op->len) ||
+	    (op->mode & ~(UFFDIO_MOVE_MODE_DONTWAKE |
+			  UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES)))
+		return uffd_invalid(ctx, op);
+
+	req = (struct uffd_move_request) {
+		.ctx = ctx,
+		.mm = ctx->mm,
+		.cursor = cursor,
+		.dst = op->dst,
+		.src = op->src,
+		.len = op->len,
+		.allow_holes = op->mode & UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
 		.nowait = nowait,
 	};
-	return uffd_fill(&req, !(poison.mode & UFFDIO_POISON_MODE_DONTWAKE),
-			 &user->updated);
+	/* It is the caller's own, and so in use. */
+	op->result = userfaultfd_move(&req);
+	return 1;
 }
 
 static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg,
 			   bool nowait)
 {
 	struct uffdio_move __user *user = arg;
-	struct uffd_move_request req __uninitialized;
 	struct uffdio_move move;
-	ssize_t moved;
+	struct uffdio_op op;
+	int ret;
 
 	if (copy_from_user(&move, arg, offsetof(struct uffdio_move, move)))
 		return -EFAULT;
-	/* Pages do not go from one process to another. */
-	if (ctx->mm != current->mm ||
-	    uffd_check_range(ctx->mm, move.dst, move.len) ||
-	    uffd_check_range(ctx->mm, move.src, move.len) ||
-	    (move.mode & ~(UFFDIO_MOVE_MODE_DONTWAKE |
-			   UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES)))
-		return uffd_invalid(ctx, &user->move);
+	op = (struct uffdio_op) {
+		.op = _UFFDIO_MOVE,
+		.mode = move.mode,
+		.dst = move.dst,
+		.len = move.len,
+		.src = move.src,
+	};
+	ret = uffd_do_move(ctx, &op, 1, NULL, nowait);
+	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->move);
+}
 
-	req = (struct uffd_move_request) {
+/* Protecting resolves nothing, so there is nobody to wake, or not. */
+static bool uffd_protect_valid(const struct userfaultfd_ctx *ctx,
+			       const struct uffdio_op *op)
+{
+	const u64 both = UFFDIO_WRITEPROTECT_MODE_WP |
+			 UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+
+	return !uffd_check_range(ctx->mm, op->dst, op->len) &&
+	       !(op->mode & ~both) && op->mode != both;
+}
+
+static int uffd_protect(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			unsigned int nr, struct uffd_cursor *cursor,
+			vm_flags_t kind, bool nowait)
+{
+	struct uffd_protect_request req = {
 		.ctx = ctx,
 		.mm = ctx->mm,
-		.dst = move.dst,
-		.src = move.src,
-		.len = move.len,
-		.allow_holes = move.mode & UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
+		.mode = kind,
+		.op = op,
 		.nowait = nowait,
+		.cursor = cursor,
 	};
-	/* It is the caller's own, and so in use. */
-	moved = userfaultfd_move(&req);
-	return uffd_answer(ctx, req.dst, req.len, moved,
-			   !(move.mode & UFFDIO_MOVE_MODE_DONTWAKE),
-			   &user->move);
+	int ret;
+
+	while (req.nr < nr && uffd_protect_valid(ctx, &op[req.nr]))
+		req.nr++;
+	if (!req.nr)
+		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EINVAL;
+	if (!uffd_get_mm(ctx->mm))
+		return -ESRCH;
+	ret = userfaultfd_protect(&req);
+	uffd_put_mm(ctx->mm);
+	return ret;
 }
 
 /* WRITEPROTECT and RWPROTECT: struct uffdio_rwprotect says the same. */
-static int uffd_protect(struct userfaultfd_ctx *ctx, void __user *arg,
-			vm_flags_t kind, bool nowait)
+static int uffd_ioctl_protect(struct userfaultfd_ctx *ctx, void __user *arg,
+			      unsigned int nr, vm_flags_t kind, bool nowait)
 {
 	struct uffdio_writeprotect wp;
-	bool protect, dontwake;
+	struct uffdio_op op;
 	int ret;
 
 	static_assert(sizeof(struct uffdio_rwprotect) == sizeof(wp));
@@ -661,35 +756,46 @@ static int uffd_protect(struct userfaultfd_ctx *ctx, void __user *arg,
 	/* There is no answer to write, so an unread event comes before all else. */
 	if (copy_from_user(&wp, arg, sizeof(wp)))
 		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EFAULT;
-	protect = wp.mode & UFFDIO_WRITEPROTECT_MODE_WP;
-	dontwake = wp.mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
-	/* Protecting resolves nothing, so there is nobody to wake. */
-	if (uffd_check_range(ctx->mm, wp.range.start, wp.range.len) ||
-	    (wp.mode & ~(UFFDIO_WRITEPROTECT_MODE_WP |
-			 UFFDIO_WRITEPROTECT_MODE_DONTWAKE)) ||
-	    (protect && dontwake))
-		return uffd_gate_any_unread(ctx) ? -EAGAIN : -EINVAL;
+	op = (struct uffdio_op) {
+		.op = nr,
+		.mode = wp.mode,
+		.dst = wp.range.start,
+		.len = wp.range.len,
+	};
+	ret = uffd_protect(ctx, &op, 1, NULL, kind, nowait);
+	if (ret < 0)
+		return ret;
+	if (uffd_op_wakes(&op))
+		userfaultfd_wake_range(ctx, op.dst, op.len);
+	return op.result < 0 ? op.result : 0;
+}
 
-	if (!uffd_get_mm(ctx->mm))
-		return -ESRCH;
-	ret = userfaultfd_protect(ctx, ctx->mm, wp.range.start, wp.range.len,
-				  kind, protect, nowait);
-	uffd_put_mm(ctx->mm);
-	if (!ret && !protect && !dontwake)
-		userfaultfd_wake_range(ctx, wp.range.start, wp.range.len);
-	return ret;
+static int uffd_do_writeprotect(struct userfaultfd_ctx *ctx,
+				struct uffdio_op *op, unsigned int nr,
+				struct uffd_cursor *cursor, bool nowait)
+{
+	return uffd_protect(ctx, op, nr, cursor, VM_UFFD_WP, nowait);
 }
 
 static int uffd_ioctl_writeprotect(struct userfaultfd_ctx *ctx,
 				   void __user *arg, bool nowait)
 {
-	return uffd_protect(ctx, arg, VM_UFFD_WP, nowait);
+	return uffd_ioctl_protect(ctx, arg, _UFFDIO_WRITEPROTECT, VM_UFFD_WP,
+				  nowait);
+}
+
+static int uffd_do_rwprotect(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			     unsigned int nr, struct uffd_cursor *cursor,
+			     bool nowait)
+{
+	return uffd_protect(ctx, op, nr, cursor, VM_UFFD_RWP, nowait);
 }
 
 static int uffd_ioctl_rwprotect(struct userfaultfd_ctx *ctx, void __user *arg,
 				bool nowait)
 {
-	return uffd_protect(ctx, arg, VM_UFFD_RWP, nowait);
+	return uffd_ioctl_protect(ctx, arg, _UFFDIO_RWPROTECT, VM_UFFD_RWP,
+				  nowait);
 }
 
 /* Features that may come and go while the descriptor is in use. */
@@ -723,22 +829,60 @@ static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
 	return 0;
 }
 
+/* What each ioctl is, and what runs it as an operation of UFFDIO_EXCHANGE. */
 static const struct uffd_ioctl {
 	unsigned int cmd;
 	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg, bool nowait);
+	int (*resolve)(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+		       unsigned int nr, struct uffd_cursor *cursor, bool nowait);
 } uffd_ioctls[] = {
 	[_UFFDIO_REGISTER]	= { UFFDIO_REGISTER,	 uffd_ioctl_register },
 	[_UFFDIO_UNREGISTER]	= { UFFDIO_UNREGISTER,	 uffd_ioctl_unregister },
-	[_UFFDIO_WAKE]		= { UFFDIO_WAKE,	 uffd_ioctl_wake },
-	[_UFFDIO_COPY]		= { UFFDIO_COPY,	 uffd_ioctl_copy },
-	[_UFFDIO_ZEROPAGE]	= { UFFDIO_ZEROPAGE,	 uffd_ioctl_zeropage },
-	[_UFFDIO_MOVE]		= { UFFDIO_MOVE,	 uffd_ioctl_move },
-	[_UFFDIO_WRITEPROTECT]	= { UFFDIO_WRITEPROTECT, uffd_ioctl_writeprotect },
-	[_UFFDIO_CONTINUE]	= { UFFDIO_CONTINUE,	 uffd_ioctl_continue },
-	[_UFFDIO_POISON]	= { UFFDIO_POISON,	 uffd_ioctl_poison },
-	[_UFFDIO_RWPROTECT]	= { UFFDIO_RWPROTECT,	 uffd_ioctl_rwprotect },
+	[_UFFDIO_WAKE]		= { UFFDIO_WAKE,	 uffd_ioctl_wake,
+				    uffd_do_wake },
+	[_UFFDIO_COPY]		= { UFFDIO_COPY,	 uffd_ioctl_copy,
+				    uffd_do_copy },
+	[_UFFDIO_ZEROPAGE]	= { UFFDIO_ZEROPAGE,	 uffd_ioctl_zeropage,
+				    uffd_do_zeropage },
+	[_UFFDIO_MOVE]		= { UFFDIO_MOVE,	 uffd_ioctl_move,
+				    uffd_do_move },
+	[_UFFDIO_WRITEPROTECT]	= { UFFDIO_WRITEPROTECT, uffd_ioctl_writeprotect,
+				    uffd_do_writeprotect },
+	[_UFFDIO_CONTINUE]	= { UFFDIO_CONTINUE,	 uffd_ioctl_continue,
+				    uffd_do_continue },
+	[_UFFDIO_POISON]	= { UFFDIO_POISON,	 uffd_ioctl_poison,
+				    uffd_do_poison },
+	[_UFFDIO_RWPROTECT]	= { UFFDIO_RWPROTECT,	 uffd_ioctl_rwprotect,
+				    uffd_do_rwprotect },
 	[_UFFDIO_SET_MODE]	= { UFFDIO_SET_MODE,	 uffd_ioctl_set_mode },
 };
+
+static unsigned int uffd_resolve(struct userfaultfd_ctx *ctx,
+				 struct uffdio_op *op, unsigned int nr,
+				 struct uffd_cursor *cursor, bool nowait)
+{
+	unsigned int i = array_index_nospec(op->op, ARRAY_SIZE(uffd_ioctls));
+	int ret = uffd_ioctls[i].resolve(ctx, op, nr, cursor, nowait);
+
+	if (ret > 0)
+		return ret;
+	op->result = ret;
+	return 1;
+}
+
+static noinline int uffd_ioctl_exchange(struct file *file, void __user *arg)
+{
+	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
+	const struct uffd_exchange_calls calls = {
+		.known = UFFD_API_RANGE_IOCTLS,
+		.resolve = uffd_resolve,
+		.deliver = uffd_deliver_any,
+	};
+
+	if (!uffd_has(ctx, UFFD_FEATURE_EXCHANGE))
+		return -EINVAL;
+	return uffd_exchange(ctx, file, arg, &calls);
+}
 
 static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 			      unsigned long arg)
@@ -748,8 +892,11 @@ static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 
 	if (cmd == UFFDIO_API)
 		return uffd_ioctl_api(ctx, (void __user *)arg);
-	if (!uffd_initialized(ctx) || nr >= ARRAY_SIZE(uffd_ioctls))
+	if (!uffd_initialized(ctx))
 		return -EINVAL;
+	if (nr >= ARRAY_SIZE(uffd_ioctls))
+		return cmd == UFFDIO_EXCHANGE ?
+		       uffd_ioctl_exchange(file, (void __user *)arg) : -EINVAL;
 	nr = array_index_nospec(nr, ARRAY_SIZE(uffd_ioctls));
 	if (uffd_ioctls[nr].cmd != cmd)
 		return -EINVAL;
@@ -765,15 +912,14 @@ static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
-	unsigned int features = 0;
+	u64 features = 0;
 
 	if (uffd_initialized(ctx))
-		features = (u32)READ_ONCE(ctx->features) |
-			   UFFD_FDINFO_INITIALIZED;
+		features = READ_ONCE(ctx->features) | UFFD_FDINFO_INITIALIZED;
 	seq_printf(m, "pending:\t%lu\ntotal:\t%lu\n",
 		   data_race(ctx->queue.faults),	/* for a look, no more */
 		   uffd_index_count(&ctx->index));
-	seq_printf(m, "API:\t%llx:%x:%llx\n", UFFD_API, features,
+	seq_printf(m, "API:\t%llx:%llx:%llx\n", UFFD_API, features,
 		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);
 }
 #endif

@@ -219,10 +219,77 @@ void uffd_unlock_vmas(struct vm_area_struct *dst_vma,
 }
 #endif /* CONFIG_PER_VMA_LOCK */
 
+/*
+ * One call after the other
+ */
+
+/**
+ * userfaultfd_cursor_release() - the next call, if any, is not like the last one
+ * @cursor: of the calls
+ */
+void userfaultfd_cursor_release(struct uffd_cursor *cursor)
+{
+	if (cursor->vma)
+		uffd_unlock_vma(cursor->vma);
+	cursor->vma = NULL;
+}
+
+/* Before a call waits for somebody: that must not be who waits for us. */
+static void uffd_cursor_rest(struct uffd_cursor *cursor)
+{
+	if (!cursor)
+		return;
+	userfaultfd_cursor_release(cursor);
+	cursor->wake(cursor);
+}
+
+/**
+ * uffd_enter() - may a call, alone or one of several, go on?
+ * @gate: of the call
+ * @cursor: of the calls, or NULL
+ *
+ * Context and return value are those of userfaultfd_gate_pass().
+ */
+int uffd_enter(struct uffd_gate *gate, struct uffd_cursor *cursor)
+{
+	if (cursor && !userfaultfd_gate_quiet(gate))
+		uffd_cursor_rest(cursor);
+	return userfaultfd_gate_pass(gate);
+}
+
 static void uffd_fill_unlock(struct uffd_fill *fill)
 {
 	uffd_unlock_vma(fill->vma);
 	fill->vma = NULL;
+}
+
+/* When it is through with the VMA.  The fill that follows may want the same one. */
+static void uffd_fill_leave(struct uffd_fill *fill)
+{
+	struct uffd_cursor *cursor = fill->req->cursor;
+
+	if (cursor)
+		cursor->vma = fill->vma;
+	else
+		uffd_unlock_vma(fill->vma);
+	fill->vma = NULL;
+}
+
+static struct vm_area_struct *
+uffd_fill_find(const struct uffd_fill_request *req)
+{
+	struct uffd_cursor *cursor = req->cursor;
+	struct vm_area_struct *vma;
+
+	if (!cursor || !cursor->vma)
+		return uffd_lock_vma(req->mm, req->dst);
+	vma = cursor->vma;
+	if (req->dst >= vma->vm_start && req->dst < vma->vm_end) {
+		cursor->vma = NULL;
+		return vma;
+	}
+	userfaultfd_cursor_release(cursor);
+	return uffd_lock_vma(req->mm, req->dst);
 }
 
 /* All of the range must be in one VMA, and that VMA registered, with anybody. */
@@ -231,7 +298,7 @@ static int uffd_fill_lock(struct uffd_fill *fill)
 	const struct uffd_fill_request *req = fill->req;
 	struct vm_area_struct *vma;
 
-	vma = uffd_lock_vma(req->mm, req->dst);
+	vma = uffd_fill_find(req);
 	if (IS_ERR(vma))
 		return PTR_ERR(vma);
 	fill->vma = vma;
@@ -367,6 +434,7 @@ void uffd_fill_go_small(struct uffd_fill *fill, struct folio *folio)
 /* With no locks held.  The copy may itself wait for a userfault. */
 static int uffd_fill_bring_in(struct uffd_fill *fill)
 {
+	uffd_cursor_rest(fill->req->cursor);
 	if (uffd_copy_in(fill->kept, uffd_fill_src(fill), true))
 		return 0;
 	if (folio_size(fill->kept) == fill->page_size)
@@ -513,7 +581,7 @@ static int uffd_fill_once(struct uffd_fill *fill)
 	bool again;
 	int ret;
 
-	ret = userfaultfd_gate_pass(&fill->gate);
+	ret = uffd_enter(&fill->gate, fill->req->cursor);
 	if (ret)
 		return ret;
 	ret = uffd_fill_lock(fill);
@@ -525,7 +593,10 @@ static int uffd_fill_once(struct uffd_fill *fill)
 		/* -EAGAIN: it has been replaced already. */
 		if (again && ret != -EAGAIN)
 			uffd_fill_remember(fill);
-		uffd_fill_unlock(fill);
+		if (again)
+			uffd_fill_unlock(fill);
+		else
+			uffd_fill_leave(fill);
 	}
 	if (!again)
 		return ret;

@@ -250,6 +250,22 @@ void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
 }
 
 /**
+ * userfaultfd_gate_quiet() - has nothing happened that the call could meet?
+ * @gate: of the call
+ *
+ * Return: true if userfaultfd_gate_pass() will neither wait nor refuse.
+ */
+bool userfaultfd_gate_quiet(const struct uffd_gate *gate)
+{
+	const struct uffd_events *events = &gate->ctx->events;
+
+	/* Paired with __uffd_gate_open(): an event that is not unread was read. */
+	return !smp_load_acquire(&events->nr_unread) &&
+	       READ_ONCE(events->delivered) == gate->delivered &&
+	       READ_ONCE(events->generation) == gate->generation;
+}
+
+/**
  * userfaultfd_gate_pass() - may the call go on?
  * @gate: of the call
  *
@@ -263,10 +279,7 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 	struct uffd_events *events = &gate->ctx->events;
 	enum uffd_verdict verdict;
 
-	/* Paired with __uffd_gate_open(): an event that is not unread was read. */
-	if (likely(!smp_load_acquire(&events->nr_unread) &&
-		   READ_ONCE(events->delivered) == gate->delivered &&
-		   READ_ONCE(events->generation) == gate->generation))
+	if (likely(userfaultfd_gate_quiet(gate)))
 		return 0;
 
 	for (;;) {

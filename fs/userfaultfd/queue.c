@@ -38,6 +38,7 @@
  * at least one of the two sees what the other has written.
  */
 
+#include <linux/hrtimer.h>
 #include <linux/poll.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/stat.h>
@@ -252,8 +253,11 @@ static void uffd_batch_add(struct uffd_batch *batch, struct uffd_item *item)
 						     item);
 }
 
-/* Nothing to read.  Whoever was told to go on has been told. */
-static void uffd_queue_take_none(struct uffd_queue *q)
+/**
+ * uffd_queue_told() - whoever was told to go on has been told
+ * @q: the queue, in which the caller has found nothing
+ */
+void uffd_queue_told(struct uffd_queue *q)
 {
 	if (READ_ONCE(q->resume))
 		WRITE_ONCE(q->resume, false);
@@ -279,7 +283,7 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 	max = min_t(unsigned int, max, UFFD_BATCH);
 	/* Right or wrong, the answer is as good as one of a moment ago. */
 	if (!READ_ONCE(q->readable))
-		return uffd_queue_take_none(q);
+		return;
 
 	spin_lock(&q->lock);
 	list_for_each_entry_safe(item, next, &q->items, link) {
@@ -297,7 +301,7 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		}
 		uffd_batch_add(batch, item);
 		/*
-		 * The last look at it.  Paired with uffd_shard_wake(): a waker
+		 * The last look at it.  Paired with uffd_shard_release(): a waker
 		 * that sees TAKEN does not ask for our lock, and lets the
 		 * sleeper go, its stack with the item in it.
 		 */
@@ -338,30 +342,42 @@ static void uffd_reader_enter(struct uffd_queue *q,
 	spin_unlock_irqrestore(&q->readers.lock, flags);
 }
 
+/* Returns true if the time is up. */
+static bool uffd_reader_sleep(ktime_t *deadline)
+{
+	if (deadline)
+		return !schedule_hrtimeout_range(deadline,
+						 current->timer_slack_ns,
+						 HRTIMER_MODE_ABS);
+	schedule();
+	return false;
+}
+
 /**
  * uffd_queue_wait() - sleep until there may be something to take
  * @q: the queue
+ * @deadline: until when, in CLOCK_MONOTONIC; NULL for ever
  *
- * Return: 0, or -ERESTARTSYS if a signal came first.
+ * Return: 0; -ERESTARTSYS if a signal came first; -ETIME if the time is up.
  */
-int uffd_queue_wait(struct uffd_queue *q)
+int uffd_queue_wait(struct uffd_queue *q, ktime_t *deadline)
 {
 	DEFINE_WAIT_FUNC(entry, uffd_reader_wake);
-	bool readable;
+	bool readable, late = false;
 
 	do {
 		uffd_reader_enter(q, &entry);
 		if (!READ_ONCE(q->readable) && !signal_pending(current))
-			schedule();
+			late = uffd_reader_sleep(deadline);
 		readable = READ_ONCE(q->readable);
-	} while (!readable && !signal_pending(current));
+	} while (!readable && !late && !signal_pending(current));
 	finish_wait(&q->readers, &entry);
 	if (readable && !fatal_signal_pending(current))
 		return 0;
 	/* The wake-up that a message has spent on us is another reader's. */
 	if (READ_ONCE(q->readable))
 		wake_up_interruptible(&q->readers);
-	return -ERESTARTSYS;
+	return late ? -ETIME : -ERESTARTSYS;
 }
 
 /**
@@ -426,7 +442,7 @@ bool __uffd_queue_go_on(struct uffd_queue *q)
 	if (!q->refused)
 		return false;
 	q->refused = 0;
-	/* Paired with the unlocked reads of poll() and uffd_queue_take(). */
+	/* Paired with the unlocked reads of poll() and uffd_queue_told(). */
 	WRITE_ONCE(q->resume, true);
 	return true;
 }

@@ -9,6 +9,7 @@
  *	gate.c		what an event that has not been read refuses
  *	nowait.c	events that nobody waits for, and how many there may be
  *	event.c		changes of the address space, told to the handler
+ *	exchange.c	resolving and waiting in one call
  *
  * Lock order: the fault lock or mmap_lock, a page-table lock, then a shard's lock,
  * then the queue's lock.  Both of ours are taken from process context only, and
@@ -25,10 +26,13 @@
 #include <linux/rbtree.h>
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/wake_q.h>
 #include <linux/spinlock.h>
 #include <linux/userfaultfd_k.h>
 #include <linux/wait.h>
+
+struct iov_iter;
 
 /*
  * Messages: queue.c
@@ -70,7 +74,7 @@ struct uffd_item {
  *	that is unread; UFFD_SEVERAL if there are more; 0 if none, or if it has taken
  *	an event since
  * @resume: such a call may be tried again; poll() looks at it with no lock, and the
- *	next read() that finds nothing clears it
+ *	next reader that finds nothing clears it
  * @held: how many of @items are HELD
  * @carried: how many events are TAKEN and not delivered yet
  * @nr: length of @items
@@ -128,7 +132,8 @@ unsigned int uffd_queue_putback(struct uffd_queue *q,
 				struct list_head *returning);
 void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		     unsigned int max);
-int uffd_queue_wait(struct uffd_queue *q);
+void uffd_queue_told(struct uffd_queue *q);
+int uffd_queue_wait(struct uffd_queue *q, ktime_t *deadline);
 void uffd_queue_announce(struct uffd_queue *q, unsigned int nr, bool leaving);
 void __uffd_queue_refuse(struct uffd_queue *q);
 bool __uffd_queue_go_on(struct uffd_queue *q);
@@ -203,9 +208,13 @@ void uffd_index_init(struct uffd_index *index);
 void uffd_index_park(struct uffd_index *index, struct uffd_waiter *waiter);
 void uffd_index_unpark(struct uffd_index *index, struct uffd_queue *queue,
 		       struct uffd_waiter *waiter);
+unsigned int uffd_index_release(struct uffd_index *index,
+				struct uffd_queue *queue, unsigned long first,
+				unsigned long last, struct wake_q_head *wake);
 unsigned int uffd_index_wake(struct uffd_index *index,
 			     struct uffd_queue *queue, unsigned long first,
 			     unsigned long last);
+void uffd_wake_here(struct wake_q_head *wake);
 void uffd_index_collect(struct uffd_index *index, struct uffd_queue *queue,
 			unsigned long address, unsigned long seq,
 			struct list_head *returning);
@@ -364,5 +373,81 @@ static inline bool uffd_has(const struct userfaultfd_ctx *ctx, u64 feature)
 	/* UFFDIO_SET_MODE may be changing one. */
 	return READ_ONCE(ctx->features) & feature;
 }
+
+/*
+ * Calls on the memory of a context.
+ */
+
+/**
+ * uffd_get_mm() - keep an mm in use
+ * @mm: of a context
+ *
+ * The caller's own is in use anyway: that spares two writes all would share.
+ *
+ * Return: false if it has gone.
+ */
+static inline bool uffd_get_mm(struct mm_struct *mm)
+{
+	return mm == current->mm || mmget_not_zero(mm);
+}
+
+/**
+ * uffd_put_mm() - undo uffd_get_mm()
+ * @mm: of a context
+ */
+static inline void uffd_put_mm(struct mm_struct *mm)
+{
+	if (mm != current->mm)
+		mmput(mm);
+}
+
+/**
+ * uffd_op_wakes() - is anybody to be woken for an operation?
+ * @op: an operation that has been run
+ *
+ * Return: true if the threads are that sleep in what it has done.
+ */
+static inline bool uffd_op_wakes(const struct uffdio_op *op)
+{
+	switch (op->op) {
+	case _UFFDIO_WAKE:
+		return op->result > 0;
+	case _UFFDIO_WRITEPROTECT:
+	case _UFFDIO_RWPROTECT:
+		/* Protecting resolves nothing. */
+		return op->result > 0 &&
+		       !(op->mode & (UFFDIO_WRITEPROTECT_MODE_WP |
+				     UFFDIO_WRITEPROTECT_MODE_DONTWAKE));
+	default:
+		/* It is the same bit for all. */
+		return op->result > 0 &&
+		       !(op->mode & UFFDIO_COPY_MODE_DONTWAKE);
+	}
+}
+
+/*
+ * UFFDIO_EXCHANGE: exchange.c
+ */
+
+/**
+ * struct uffd_exchange_calls - what it takes from the face
+ * @known: mask of 1 << uffdio_op.op
+ * @resolve: run @nr operations that are alike, at least the first: up to one that is
+ *	not whole.  Returns how many have been run, and have a result
+ * @deliver: bring a batch to a reader's memory.  Returns how many bytes have arrived, or
+ *	-errno; what has not arrived has been given back
+ */
+struct uffd_exchange_calls {
+	u64 known;
+	unsigned int (*resolve)(struct userfaultfd_ctx *ctx,
+				struct uffdio_op *op, unsigned int nr,
+				struct uffd_cursor *cursor, bool nowait);
+	ssize_t (*deliver)(struct userfaultfd_ctx *ctx, struct inode *inode,
+			   struct uffd_batch *batch, struct iov_iter *to);
+};
+
+int uffd_exchange(struct userfaultfd_ctx *ctx, struct file *file,
+		  struct uffdio_exchange __user *user,
+		  const struct uffd_exchange_calls *calls);
 
 #endif /* _FS_USERFAULTFD_UFFD_H */

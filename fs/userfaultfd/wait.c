@@ -38,6 +38,8 @@
 #include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
+#include <linux/sched/topology.h>
 #include "uffd.h"
 
 /**
@@ -165,18 +167,18 @@ static void uffd_waiter_release(struct uffd_shard *shard,
 }
 
 /*
- * Wakes the sleepers of one shard.  Only messages that no reader has taken need
+ * Lets the sleepers of one shard go.  Only messages that no reader has taken need
  * the queue's lock.  The state is peeked at without it: to make it TAKEN was the
  * reader's last access to the record, and the one way back from there,
  * uffd_index_collect(), needs the shard's lock, which is held here.
  */
-static unsigned int uffd_shard_wake(struct uffd_shard *shard,
-				    struct uffd_queue *queue,
-				    unsigned long first, unsigned long last)
+static unsigned int uffd_shard_release(struct uffd_shard *shard,
+				       struct uffd_queue *queue,
+				       unsigned long first, unsigned long last,
+				       struct wake_q_head *wake)
 {
 	struct uffd_waiter *waiter, *next;
 	unsigned int nr = 0;
-	DEFINE_WAKE_Q(wake);
 
 	spin_lock(&shard->lock);
 	for (waiter = uffd_shard_find(shard, first);
@@ -185,12 +187,10 @@ static unsigned int uffd_shard_wake(struct uffd_shard *shard,
 		/* Paired with uffd_queue_take(). */
 		if (smp_load_acquire(&waiter->item.state) != UFFD_ITEM_TAKEN)
 			uffd_waiter_withdraw(queue, waiter);
-		uffd_waiter_release(shard, waiter, &wake);
+		uffd_waiter_release(shard, waiter, wake);
 		nr++;
 	}
 	spin_unlock(&shard->lock);
-	if (nr)
-		wake_up_q(&wake);
 	return nr;
 }
 
@@ -206,21 +206,22 @@ static bool uffd_shard_idle(const struct uffd_shard *shard)
 }
 
 /**
- * uffd_index_wake() - wake all who sleep on an address in a range
+ * uffd_index_release() - let all go who sleep on an address in a range
  * @index: the index
  * @queue: where their messages may be
  * @first: lowest address
  * @last: highest address
+ * @wake: gets their threads; to be woken soon, with no locks of ours held
  *
  * Messages not read yet are withdrawn: a fault that is resolved is not read.
  *
  * Context: the page tables have been changed already.  No locks of ours held.
  *
- * Return: how many threads have been woken.
+ * Return: how many there are.
  */
-unsigned int uffd_index_wake(struct uffd_index *index,
-			     struct uffd_queue *queue, unsigned long first,
-			     unsigned long last)
+unsigned int uffd_index_release(struct uffd_index *index,
+				struct uffd_queue *queue, unsigned long first,
+				unsigned long last, struct wake_q_head *wake)
 {
 	unsigned long stripe = first >> UFFD_STRIPE_SHIFT;
 	unsigned long end = (last >> UFFD_STRIPE_SHIFT) + 1;
@@ -234,16 +235,69 @@ unsigned int uffd_index_wake(struct uffd_index *index,
 		for (shard = index->shard; shard < index->shard + UFFD_SHARDS;
 		     shard++)
 			if (!uffd_shard_idle(shard))
-				nr += uffd_shard_wake(shard, queue, first, last);
+				nr += uffd_shard_release(shard, queue, first,
+							 last, wake);
 		return nr;
 	}
 	/* A shard that two stripes hash to is passed by the second time. */
 	for (; stripe < end; stripe++) {
 		shard = uffd_shard(index, stripe);
 		if (!uffd_shard_idle(shard))
-			nr += uffd_shard_wake(shard, queue, first, last);
+			nr += uffd_shard_release(shard, queue, first, last,
+						 wake);
 	}
 	return nr;
+}
+
+/**
+ * uffd_index_wake() - wake all who sleep on an address in a range
+ * @index: the index
+ * @queue: where their messages may be
+ * @first: lowest address
+ * @last: highest address
+ *
+ * As uffd_index_release(), but they are woken at once.
+ *
+ * Return: how many threads have been woken.
+ */
+unsigned int uffd_index_wake(struct uffd_index *index,
+			     struct uffd_queue *queue, unsigned long first,
+			     unsigned long last)
+{
+	DEFINE_WAKE_Q(wake);
+	unsigned int nr;
+
+	nr = uffd_index_release(index, queue, first, last, &wake);
+	if (nr)
+		wake_up_q(&wake);
+	return nr;
+}
+
+/**
+ * uffd_wake_here() - wake a thread on this CPU, if that is a good place for it
+ * @wake: threads, at least one; the first is the one
+ *
+ * The caller is about to sleep.  The CPU is a good place if nobody else wants it, and
+ * if its caches are those that the thread has used.
+ *
+ * It is not taken out of @wake: waking it once more does no harm.
+ */
+void uffd_wake_here(struct wake_q_head *wake)
+{
+	struct task_struct *task = container_of(wake->first, struct task_struct,
+						wake_q);
+	struct wait_queue_entry entry = {
+		.private = task,
+		.func = default_wake_function,
+	};
+	DECLARE_WAIT_QUEUE_HEAD_ONSTACK(alone);
+
+	if (!single_task_running() ||
+	    !cpus_share_cache(task_cpu(task), raw_smp_processor_id()))
+		return;
+	/* This is how code outside of the scheduler names the CPU. */
+	__add_wait_queue(&alone, &entry);
+	__wake_up_on_current_cpu(&alone, TASK_NORMAL, NULL);
 }
 
 /**

@@ -354,6 +354,7 @@ struct uffd_gate {
 
 void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
 			   unsigned long start, unsigned long len, bool nowait);
+bool userfaultfd_gate_quiet(const struct uffd_gate *gate);
 int userfaultfd_gate_pass(struct uffd_gate *gate);
 bool userfaultfd_gate_moved(struct uffd_gate *gate);
 
@@ -367,6 +368,24 @@ void userfaultfd_wake_range(struct userfaultfd_ctx *ctx, unsigned long start,
 bool userfaultfd_fault_open(struct vm_fault *vmf, vm_flags_t reason);
 void userfaultfd_settle(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end);
+
+/**
+ * struct uffd_cursor - what calls that follow each other hand on to the next
+ * @vma: the VMA that the last one has filled, still locked for reading, or NULL; no
+ *	lock that comes before a VMA's may be taken while it is
+ * @wake: wakes those whose faults have been resolved by the calls so far
+ *
+ * Who makes several calls on one mm for one caller, and keeps the mm in use all
+ * along, gives them the same one, and wakes when the last one is done.  A call that
+ * is about to wait for somebody lets go of the VMA, and calls @wake with no lock
+ * held: it may be one of these that it waits for.
+ */
+struct uffd_cursor {
+	struct vm_area_struct *vma;
+	void (*wake)(struct uffd_cursor *cursor);
+};
+
+void userfaultfd_cursor_release(struct uffd_cursor *cursor);
 
 /**
  * enum uffd_fill_op - how a fill makes its pages
@@ -395,10 +414,12 @@ enum uffd_fill_op {
  * @len: bytes, a multiple of the page size, not zero, not wrapping
  * @wp: for UFFD_FILL_COPY and UFFD_FILL_CONTINUE: map them write-protected
  * @nowait: do not wait for an event to be published
+ * @cursor: of the calls that this is one of, or NULL if it is alone
  */
 struct uffd_fill_request {
 	struct userfaultfd_ctx *ctx;
 	struct mm_struct *mm;
+	struct uffd_cursor *cursor;
 	enum uffd_fill_op op;
 	unsigned long dst;
 	unsigned long src;
@@ -418,10 +439,12 @@ ssize_t userfaultfd_fill(const struct uffd_fill_request *req);
  * @len: bytes, a multiple of the page size, not zero, not wrapping
  * @allow_holes: pass over what is missing in the source
  * @nowait: do not wait for an event to be published
+ * @cursor: of the calls that this is one of, or NULL if it is alone
  */
 struct uffd_move_request {
 	struct userfaultfd_ctx *ctx;
 	struct mm_struct *mm;
+	struct uffd_cursor *cursor;
 	unsigned long dst;
 	unsigned long src;
 	unsigned long len;
@@ -441,9 +464,28 @@ int userfaultfd_unregister_range(struct userfaultfd_ctx *ctx,
 void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm);
 void userfaultfd_reset_ctx(struct vm_area_struct *vma);
 
-int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
-			unsigned long start, unsigned long len, vm_flags_t mode,
-			bool enable, bool nowait);
+/**
+ * struct uffd_protect_request - ranges whose protection is to change
+ * @ctx: the context that the call came in on
+ * @mm: its mm, which the caller keeps in use
+ * @mode: VM_UFFD_WP or VM_UFFD_RWP: against writes, or any access
+ * @op: the ranges: page aligned, not empty, not wrapping.  With
+ *	UFFDIO_WRITEPROTECT_MODE_WP one is to be protected, else unprotected
+ * @nr: how many; not zero
+ * @nowait: do not wait for an event to be published
+ * @cursor: of the calls that this is one of, or NULL if it is alone
+ */
+struct uffd_protect_request {
+	struct userfaultfd_ctx *ctx;
+	struct mm_struct *mm;
+	vm_flags_t mode;
+	struct uffdio_op *op;
+	unsigned int nr;
+	bool nowait;
+	struct uffd_cursor *cursor;
+};
+
+unsigned int userfaultfd_protect(const struct uffd_protect_request *req);
 void userfaultfd_exclude_faults(struct userfaultfd_ctx *ctx,
 				struct mm_struct *mm);
 void userfaultfd_admit_faults(struct mm_struct *mm);

@@ -148,6 +148,7 @@ int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
 		   struct vm_area_struct **src_vma);
 void uffd_unlock_vmas(struct vm_area_struct *dst_vma,
 		      struct vm_area_struct *src_vma);
+int uffd_enter(struct uffd_gate *gate, struct uffd_cursor *cursor);
 pmd_t *uffd_alloc_pmd(struct mm_struct *mm, unsigned long addr);
 struct folio *uffd_fill_take_kept(struct uffd_fill *fill);
 bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,

@@ -817,7 +817,7 @@ static int uffd_move_once(struct uffd_move *move)
 	const struct uffd_move_request *req = move->req;
 	int ret;
 
-	ret = userfaultfd_gate_pass(&move->gate);
+	ret = uffd_enter(&move->gate, req->cursor);
 	if (ret)
 		return ret;
 	ret = uffd_lock_vmas(req->mm, req->dst, req->src, &move->dst_vma,

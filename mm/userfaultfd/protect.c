@@ -14,13 +14,12 @@
 #include "fill.h"
 
 /* Changes the protection of part of a VMA.  @flags: MM_CP_UFFD_* */
-static long uffd_change(struct vm_area_struct *vma, unsigned long start,
-			unsigned long len, unsigned long flags)
+static long uffd_change_part(struct mmu_gather *tlb, struct vm_area_struct *vma,
+			     unsigned long start, unsigned long len,
+			     unsigned long flags)
 {
 	const unsigned long lifting = MM_CP_UFFD_WP_RESOLVE |
 				      MM_CP_UFFD_RWP_RESOLVE;
-	struct mmu_gather tlb;
-	long changed;
 
 	/*
 	 * The VMA's protection makes new PTEs read-only: what is unprotected
@@ -28,8 +27,18 @@ static long uffd_change(struct vm_area_struct *vma, unsigned long start,
 	 */
 	if ((flags & lifting) && vma_wants_manual_pte_write_upgrade(vma))
 		flags |= MM_CP_TRY_CHANGE_WRITABLE;
+	return change_protection(tlb, vma, start, start + len, flags);
+}
+
+/* The same, with a TLB flush of its own. */
+static long uffd_change(struct vm_area_struct *vma, unsigned long start,
+			unsigned long len, unsigned long flags)
+{
+	struct mmu_gather tlb;
+	long changed;
+
 	tlb_gather_mmu(&tlb, vma->vm_mm);
-	changed = change_protection(&tlb, vma, start, start + len, flags);
+	changed = uffd_change_part(&tlb, vma, start, len, flags);
 	tlb_finish_mmu(&tlb);
 	return changed;
 }
@@ -100,8 +109,9 @@ static int uffd_check_protect_all(struct mm_struct *mm, unsigned long start,
 	return ret;
 }
 
-static int uffd_protect_vmas(struct mm_struct *mm, unsigned long start,
-			     unsigned long len, vm_flags_t mode, bool enable)
+static int uffd_protect_vmas(struct mmu_gather *tlb, struct mm_struct *mm,
+			     unsigned long start, unsigned long len,
+			     vm_flags_t mode, bool enable)
 {
 	unsigned long flags = enable ? MM_CP_UFFD_WP : MM_CP_UFFD_WP_RESOLVE;
 	VMA_ITERATOR(vmi, mm, start);
@@ -122,55 +132,96 @@ static int uffd_protect_vmas(struct mm_struct *mm, unsigned long start,
 		ret = uffd_check_protect(vma, start, len, mode);
 		if (ret)
 			return ret;
-		changed = uffd_change(vma, from, min(end, vma->vm_end) - from,
-				      flags);
+		changed = uffd_change_part(tlb, vma, from,
+					   min(end, vma->vm_end) - from, flags);
 		if (changed < 0)
 			return changed;
 	}
 	return ret;
 }
 
-/**
- * userfaultfd_protect() - protect or unprotect a range
- * @ctx: the context that the call came in on
- * @mm: its mm, which the caller keeps in use
- * @start: first byte, page aligned
- * @len: bytes, a multiple of the page size, not zero, not wrapping
- * @mode: VM_UFFD_WP or VM_UFFD_RWP: against writes, or any access
- * @enable: protect, rather than unprotect
- * @nowait: do not wait for an event to be published
- *
- * With VM_UFFD_WP it stops at the first VMA that cannot be; those before it are
- * done then.  With VM_UFFD_RWP nothing is done if there is such a one.
- *
- * Context: process context, no locks held.  Sleeps.
- *
- * Return: 0; -EAGAIN if an event that the caller has not read concerns the
- * range; -ENOENT if there is nothing, or something that is not registered for
- * @mode; -EINVAL if it is part of a huge page; -ENOMEM; -EINTR.
- */
-int userfaultfd_protect(struct userfaultfd_ctx *ctx, struct mm_struct *mm,
-			unsigned long start, unsigned long len, vm_flags_t mode,
-			bool enable, bool nowait)
+/* Waits for an event to be published, if it must, and takes mmap_lock for reading. */
+static int uffd_protect_lock(const struct uffd_protect_request *req,
+			     struct uffd_gate *gate)
 {
-	struct uffd_gate gate;
 	int ret;
 
-	userfaultfd_gate_init(&gate, ctx, start, len, nowait);
 	for (;;) {
-		ret = userfaultfd_gate_pass(&gate);
+		ret = uffd_enter(gate, req->cursor);
 		if (ret)
 			return ret;
-		mmap_read_lock(mm);
+		mmap_read_lock(req->mm);
 		/*
 		 * From here on only pages can be dropped, and it is all the same
 		 * if their protection changes before or after.
 		 */
-		if (!userfaultfd_gate_moved(&gate))
-			break;
-		mmap_read_unlock(mm);
+		if (!userfaultfd_gate_moved(gate))
+			return 0;
+		mmap_read_unlock(req->mm);
 	}
-	ret = uffd_protect_vmas(mm, start, len, mode, enable);
-	mmap_read_unlock(mm);
-	return ret;
+}
+
+static void uffd_protect_gate(const struct uffd_protect_request *req,
+			      const struct uffdio_op *op, struct uffd_gate *gate)
+{
+	userfaultfd_gate_init(gate, req->ctx, op->dst, op->len, req->nowait);
+}
+
+/* Returns true if all of it is done. */
+static bool uffd_protect_op(const struct uffd_protect_request *req,
+			    struct mmu_gather *tlb, struct uffdio_op *op)
+{
+	int ret = uffd_protect_vmas(tlb, req->mm, op->dst, op->len, req->mode,
+				    op->mode & UFFDIO_WRITEPROTECT_MODE_WP);
+
+	op->result = ret ? ret : (s64)op->len;
+	return !ret;
+}
+
+/**
+ * userfaultfd_protect() - protect or unprotect ranges
+ * @req: which, and how
+ *
+ * Several ranges share one hold of mmap_lock and one TLB flush.  It ends at the first
+ * that fails; or before one, but the first, that would have to wait, or that others
+ * wait for who want the lock.
+ *
+ * With VM_UFFD_WP a range is done up to the first VMA that cannot be.  With
+ * VM_UFFD_RWP nothing of it is done if there is such a one.
+ *
+ * Context: process context, no locks held.  Sleeps.
+ *
+ * Return: for how many ranges there is a result now, at least one: the length, or
+ * -EAGAIN if an event that the caller has not read concerns the range; -ENOENT if there
+ * is nothing, or something that is not registered for @req->mode; -EINVAL if it is part
+ * of a huge page; -ENOMEM; -EINTR.
+ */
+unsigned int userfaultfd_protect(const struct uffd_protect_request *req)
+{
+	struct uffdio_op *op = req->op;
+	struct uffd_gate gate;
+	struct mmu_gather tlb;
+	unsigned int nr = 1;
+	int ret;
+
+	uffd_protect_gate(req, op, &gate);
+	ret = uffd_protect_lock(req, &gate);
+	if (ret) {
+		op->result = ret;
+		return 1;
+	}
+	tlb_gather_mmu(&tlb, req->mm);
+	while (uffd_protect_op(req, &tlb, op) && nr < req->nr) {
+		op = &req->op[nr];
+		uffd_protect_gate(req, op, &gate);
+		/* Only REMOVE can be told while the lock is held: see above. */
+		if (!userfaultfd_gate_quiet(&gate) ||
+		    mmap_lock_is_contended(req->mm) ||
+		    fatal_signal_pending(current))
+			break;
+		nr++;
+	}
+	tlb_finish_mmu(&tlb);
+	mmap_read_unlock(req->mm);
+	return nr;
 }

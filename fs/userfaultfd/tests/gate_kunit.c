@@ -77,6 +77,8 @@ static void withdraw(struct gate_fixture *f, unsigned int i)
 static unsigned int take(struct gate_fixture *f, unsigned int max)
 {
 	uffd_queue_take(&f->ctx.queue, &f->batch, max);
+	if (!f->batch.nr)
+		uffd_queue_told(&f->ctx.queue);
 	return f->batch.nr;
 }
 

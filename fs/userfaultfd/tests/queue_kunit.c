@@ -362,7 +362,7 @@ static int reader_fn(void *data)
 	struct reader *reader = data;
 
 	allow_signal(SIGKILL);
-	reader->ret = uffd_queue_wait(reader->queue);
+	reader->ret = uffd_queue_wait(reader->queue, NULL);
 	/* Paired with has_returned(). */
 	smp_store_release(&reader->returned, true);
 	return 0;
