@@ -352,6 +352,7 @@ static void queue_seq_wraps(struct kunit *test)
 
 struct reader {
 	struct uffd_queue *queue;
+	ktime_t *deadline;
 	struct task_struct *task;
 	bool returned;
 	int ret;
@@ -362,7 +363,7 @@ static int reader_fn(void *data)
 	struct reader *reader = data;
 
 	allow_signal(SIGKILL);
-	reader->ret = uffd_queue_wait(reader->queue, NULL);
+	reader->ret = uffd_queue_wait(reader->queue, reader->deadline);
 	/* Paired with has_returned(). */
 	smp_store_release(&reader->returned, true);
 	return 0;
@@ -514,6 +515,27 @@ static void queue_no_captive(struct kunit *test)
 	stop_readers(reader, 3);
 }
 
+/* The time of one is up: it is in nobody's way. */
+static void queue_deadline(struct kunit *test)
+{
+	struct queue_fixture *f = test->priv;
+	ktime_t soon = ktime_add_ms(ktime_get(), 100);
+	ktime_t late = ktime_add_ms(ktime_get(), 100 * MSEC_PER_SEC);
+	struct reader reader[3] = { {}, { .deadline = &late },
+				    { .deadline = &soon } };
+
+	start_readers(test, reader, 3);
+	expect_returned(test, reader, 3, 1);
+	KUNIT_EXPECT_EQ(test, reader[2].ret, -ETIME);
+	KUNIT_EXPECT_LE(test, soon, ktime_get());
+	KUNIT_EXPECT_EQ(test, nr_asleep(&f->queue), 2);
+	add_fault(f, 0);
+	expect_returned(test, reader, 3, 2);
+	KUNIT_EXPECT_TRUE(test, reader[1].returned);
+	KUNIT_EXPECT_EQ(test, reader[1].ret, 0);
+	stop_readers(reader, 3);
+}
+
 static void queue_putback_wakes(struct kunit *test)
 {
 	struct queue_fixture *f = test->priv;
@@ -583,6 +605,7 @@ static struct kunit_case queue_cases[] = {
 	KUNIT_CASE(queue_held_wakes_nobody),
 	KUNIT_CASE(queue_hand_over),
 	KUNIT_CASE(queue_no_captive),
+	KUNIT_CASE(queue_deadline),
 	KUNIT_CASE(queue_putback_wakes),
 	KUNIT_CASE(queue_wakes_pollers),
 	{}

@@ -199,6 +199,31 @@ static void wait_withdraws(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, wake(f, 0x2000, 0x2fff), 1);
 }
 
+/* Several ranges, and one wake-up for all. */
+static void wait_release(struct kunit *test)
+{
+	struct wait_fixture *f = test->priv;
+	DEFINE_WAKE_Q(wake_q);
+	unsigned int i;
+
+	for (i = 0; i < 4; i++)
+		park_and_tell(f, i, i * STRIPE);
+	for (i = 0; i < 3; i++)
+		KUNIT_EXPECT_EQ(test,
+				uffd_index_release(&f->index, &f->queue,
+						   i * STRIPE,
+						   i * STRIPE + 0xfff, &wake_q),
+				1);
+	KUNIT_EXPECT_FALSE(test, wake_q_empty(&wake_q));
+	for (i = 0; i < 4; i++)
+		KUNIT_EXPECT_EQ(test, f->waiter[i].parked, i == 3);
+	KUNIT_EXPECT_EQ(test, f->queue.faults, 1);
+	/* It is this thread, which does not sleep. */
+	uffd_wake_here(&wake_q);
+	wake_up_q(&wake_q);
+	KUNIT_EXPECT_EQ(test, wake(f, 3 * STRIPE, 3 * STRIPE), 1);
+}
+
 /* Neither if it is resolved before its message is queued. */
 static void wait_before_message(struct kunit *test)
 {
@@ -321,6 +346,7 @@ static struct kunit_case wait_cases[] = {
 	KUNIT_CASE(wait_stripe_edge),
 	KUNIT_CASE(wait_top_of_memory),
 	KUNIT_CASE(wait_withdraws),
+	KUNIT_CASE(wait_release),
 	KUNIT_CASE(wait_before_message),
 	KUNIT_CASE(wait_putback),
 	KUNIT_CASE(wait_returning),

@@ -10,9 +10,9 @@
  * In a guest that QEMU runs with "-icount shift=0,sleep=off" a nanosecond is an
  * instruction that some CPU of the guest has retired.
  *
- * Only what mainline has is needed, so this runs on any kernel; what a kernel
- * lacks is skipped, or done as mainline does it. Each case has a process to itself, which is just ended when
- * the numbers are there: threads blocked for good need not be freed.
+ * This compiles with the headers of mainline and runs on any kernel; what a kernel
+ * lacks is skipped, or done as mainline does it. Each case has a process to itself,
+ * which is just ended when the numbers are there: threads blocked for good need not be freed.
  *
  * No thread is bound to a CPU, unless said so: where the scheduler puts the
  * handler is part of what a fault costs.
@@ -38,6 +38,34 @@
 #include <sys/wait.h>
 #include <linux/fs.h>
 #include <linux/userfaultfd.h>
+
+/* What mainline has not: Documentation/admin-guide/mm/userfaultfd.rst. */
+#ifndef UFFDIO_EXCHANGE
+#define UFFD_FEATURE_EXCHANGE	((__u64)1 << 32)
+
+struct uffdio_op {
+	__u32 op;
+	__u32 reserved;
+	__u64 mode;
+	__u64 dst;
+	__u64 len;
+	__u64 src;
+	__s64 result;
+};
+
+struct uffdio_exchange {
+	__u64 ops;
+	__u64 msgs;
+	__u32 nr_ops;
+	__u32 nr_msgs;
+	__s64 deadline;
+	__u64 mode;
+	__u32 reserved;
+	__u32 done;
+};
+
+#define UFFDIO_EXCHANGE		_IOWR(UFFDIO, 0x30, struct uffdio_exchange)
+#endif
 
 #define EXIT_SKIP	4	/* as in kselftest.h */
 #define MAX_ROUNDS	1001
@@ -87,6 +115,7 @@ static struct {
 	char *src;
 	__u64 mode;		/* what the area is registered for */
 	void (*resolve)(const struct uffd_msg *msg);
+	__u32 op;		/* what UFFDIO_EXCHANGE does for a fault */
 	unsigned int threads;
 	size_t each;		/* faults for each thread */
 	pthread_barrier_t barrier;
@@ -391,6 +420,64 @@ static void start_readers(unsigned int count)
 	usleep(20000);
 }
 
+/*
+ * The same by UFFDIO_EXCHANGE: what has come is resolved, and what is next waited for,
+ * in one call.
+ */
+#define EXCHANGED	16
+
+static void exchange(struct uffdio_exchange *call, const struct uffdio_op *ops)
+{
+	int got = ioctl(w.fd, UFFDIO_EXCHANGE, call);
+	unsigned int i;
+
+	if (got < 0 || call->done != call->nr_ops)
+		die("UFFDIO_EXCHANGE: %u of %u", call->done, call->nr_ops);
+	for (i = 0; i < call->done; i++) {
+		errno = -ops[i].result;
+		if (ops[i].result != (__s64)ops[i].len)
+			die("operation %u of UFFDIO_EXCHANGE", i);
+	}
+	call->nr_ops = got;
+}
+
+static void fill_in(struct uffdio_op *op, char *dst)
+{
+	*op = (struct uffdio_op){
+		.op = w.op,
+		.dst = (uintptr_t)dst,
+		.len = PAGE,
+		.src = w.op == _UFFDIO_COPY ? (uintptr_t)w.src : 0,
+	};
+}
+
+static void *exchanger(void *unused)
+{
+	struct uffd_msg msgs[EXCHANGED];
+	struct uffdio_op ops[EXCHANGED];
+	struct uffdio_exchange call = {
+		.ops = (uintptr_t)ops,
+		.msgs = (uintptr_t)msgs,
+		.nr_msgs = EXCHANGED,
+		.deadline = -1,
+	};
+	unsigned int i;
+
+	for (;;) {
+		exchange(&call, ops);
+		for (i = 0; i < call.nr_ops; i++)
+			fill_in(&ops[i], fault_page(&msgs[i]));
+	}
+	return unused;
+}
+
+static void start_exchangers(unsigned int count)
+{
+	while (count--)
+		start_thread(exchanger, NULL);
+	usleep(20000);
+}
+
 /* Write to each page of the area, in order: so many faults. */
 static double touch_area(void)
 {
@@ -460,6 +547,41 @@ static double round_wp(void)
 }
 
 /*
+ * fault-exchange: fault-missing, fault-minor and fault-wp with a handler that makes one
+ * system call for each fault instead of two.
+ */
+static void setup_fault_exchange(void)
+{
+	new_uffd(UFFD_FEATURE_EXCHANGE);
+	w.len = 2 * MIB;
+	if (param_is("minor")) {
+		w.op = _UFFDIO_CONTINUE;
+		w.mode = UFFDIO_REGISTER_MODE_MINOR;
+		new_file(w.len);
+		w.area = map_at(reserve(w.len), w.len, w.file);
+	} else if (param_is("missing")) {
+		w.op = _UFFDIO_COPY;
+		w.mode = UFFDIO_REGISTER_MODE_MISSING;
+		w.area = map_small(w.len);
+		w.src = new_source(PAGE);
+	} else if (param_is("wp")) {
+		w.op = _UFFDIO_WRITEPROTECT;
+		w.mode = UFFDIO_REGISTER_MODE_WP;
+		w.area = map_small(w.len);
+		populate(w.area, w.len);
+	} else {
+		die("no fault called %s", w.param);
+	}
+	uffd_register(w.area, w.len, w.mode);
+	start_exchangers(1);
+}
+
+static double round_fault_exchange(void)
+{
+	return param_is("wp") ? round_wp() : round_dropped();
+}
+
+/*
  * fault-huge: private memory that may use huge pages, of which nothing is
  * there, no page table either. From before the first to after the last of 64
  * writes, one in each 2 MiB, each of them served with a COPY of 4 KiB by a
@@ -510,23 +632,35 @@ struct span {
 	double end;
 };
 
-static void setup_storm(void)
+static unsigned int map_storm(__u64 features)
 {
 	unsigned int readers;
 
 	errno = EINVAL;
 	if (sscanf(w.param, "%u/%u", &w.threads, &readers) != 2 || !w.threads)
 		die("%s is not THREADS/READERS", w.param);
-	new_uffd(0);
+	new_uffd(features);
 	w.each = w.threads > 32 ? 64 : 2048 / w.threads;
 	if (w.each > 512)
 		w.each = 512;
 	w.len = w.threads * w.each * PAGE;
 	w.area = map_small(w.len);
 	w.src = new_source(PAGE);
-	w.resolve = resolve_copy;
 	uffd_register(w.area, w.len, UFFDIO_REGISTER_MODE_MISSING);
-	start_readers(readers);
+	return readers;
+}
+
+static void setup_storm(void)
+{
+	w.resolve = resolve_copy;
+	start_readers(map_storm(0));
+}
+
+/* The same by UFFDIO_EXCHANGE. */
+static void setup_storm_exchange(void)
+{
+	w.op = _UFFDIO_COPY;
+	start_exchangers(map_storm(UFFD_FEATURE_EXCHANGE));
 }
 
 static void *storm_thread(void *arg)
@@ -1222,6 +1356,63 @@ static double round_dirty_collect(void)
 }
 
 /*
+ * exchange: no faults; 64 operations of one page each, every other page of 128, in one
+ * UFFDIO_EXCHANGE; divided by 64. ioctls: the same by 64 calls.
+ */
+#define ROW	64
+
+static void setup_row(void)
+{
+	new_uffd(strstr(w.param, "-ioctls") ? 0 : UFFD_FEATURE_EXCHANGE);
+	w.len = 2 * ROW * PAGE;
+	w.area = map_small(w.len);
+	w.src = new_source(PAGE);
+	if (!strncmp(w.param, "copy", 4)) {
+		w.op = _UFFDIO_COPY;
+		w.mode = UFFDIO_REGISTER_MODE_MISSING;
+	} else if (!strncmp(w.param, "protect", 7)) {
+		w.op = _UFFDIO_WRITEPROTECT;
+		w.mode = UFFDIO_REGISTER_MODE_WP;
+		populate(w.area, w.len);
+	} else {
+		die("no operation called %s", w.param);
+	}
+	uffd_register(w.area, w.len, w.mode);
+}
+
+static double round_row(void)
+{
+	struct uffdio_op ops[ROW];
+	struct uffdio_exchange call = { .ops = (uintptr_t)ops, .nr_ops = ROW };
+	double start;
+	int i;
+
+	if (w.op == _UFFDIO_COPY)
+		advise(w.area, w.len, MADV_DONTNEED);
+	else
+		uffd_protect(w.area, w.len, false);
+	for (i = 0; i < ROW; i++) {
+		fill_in(&ops[i], w.area + 2 * i * PAGE);
+		if (w.op == _UFFDIO_WRITEPROTECT)
+			ops[i].mode = UFFDIO_WRITEPROTECT_MODE_WP;
+	}
+	start = now();
+	if (!strstr(w.param, "-ioctls")) {
+		exchange(&call, ops);
+		return since(start) / ROW;
+	}
+	for (i = 0; i < ROW; i++) {
+		char *p = (char *)(uintptr_t)ops[i].dst;
+
+		if (w.op == _UFFDIO_COPY)
+			uffd_copy(p, PAGE);
+		else
+			uffd_protect(p, PAGE, true);
+	}
+	return since(start) / ROW;
+}
+
+/*
  * What cannot be beaten.
  *
  * floor-pipe: a byte through a pipe to another thread and one back through
@@ -1351,6 +1542,9 @@ static const struct bench benches[] = {
 	  "fault to resolved, minor, shmem" },
 	{ "fault-wp", "", "ns/fault", setup_wp, round_wp,
 	  "fault to resolved, write-protected" },
+	{ "fault-exchange", "minor missing wp", "ns/fault",
+	  setup_fault_exchange, round_fault_exchange,
+	  "such a fault, by UFFDIO_EXCHANGE" },
 	{ "fault-first", "", "ns/fault", setup_first, round_first,
 	  "as fault-missing, first in each 2 MiB" },
 	{ "fault-huge", "", "ns/fault", setup_first, round_huge,
@@ -1375,6 +1569,10 @@ static const struct bench benches[] = {
 	  "and the same back" },
 	{ "storm", "1/1 2/1 4/1 8/2 16/4 32/8 64/16", "ns/fault",
 	  setup_storm, round_storm, "threads/readers, missing" },
+	{ "storm-exchange", "1/1 4/1 16/4 32/8", "ns/fault",
+	  setup_storm_exchange, round_storm, "the same by UFFDIO_EXCHANGE" },
+	{ "exchange", "copy copy-ioctls protect protect-ioctls", "ns/page",
+	  setup_row, round_row, "64 operations in one call, or by 64" },
 	{ "register", "whole part", "ns/call", setup_register, round_register,
 	  "UFFDIO_REGISTER of a mapping or a part of it" },
 	{ "unregister", "whole part", "ns/call",
