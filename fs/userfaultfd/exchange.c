@@ -141,6 +141,27 @@ static int uffd_write_user(void __user *to, const void *from, size_t len)
 	return -EFAULT;
 }
 
+/* The same for a single value, which is nearly always there. */
+static int uffd_put_s64(s64 __user *to, s64 value)
+{
+	int ret;
+
+	pagefault_disable();
+	ret = put_user(value, to);
+	pagefault_enable();
+	return ret ? uffd_write_user(to, &value, sizeof(value)) : 0;
+}
+
+static int uffd_put_u32(u32 __user *to, u32 value)
+{
+	int ret;
+
+	pagefault_disable();
+	ret = put_user(value, to);
+	pagefault_enable();
+	return ret ? uffd_write_user(to, &value, sizeof(value)) : 0;
+}
+
 /* An address in a field of 64 bits, which is all there is room for on 32-bit machines. */
 static bool uffd_is_pointer(u64 addr)
 {
@@ -169,8 +190,7 @@ static bool uffd_op_known(const struct uffd_exchange *x,
 
 static int uffd_write_result(const struct uffd_exchange *x, unsigned int i)
 {
-	return uffd_write_user(&uffd_user_ops(x)[i].result, &x->ops[i].result,
-			       sizeof(x->ops[i].result));
+	return uffd_put_s64(&uffd_user_ops(x)[i].result, x->ops[i].result);
 }
 
 /* Is there a place for the results?  One try for each page of them. */
@@ -289,6 +309,12 @@ static void uffd_exchange_wake(struct uffd_exchange *x, bool leaving)
 	if (leaving)
 		uffd_wake_here(&wake);
 	wake_up_q(&wake);
+	/*
+	 * If it is to run here, let it: the message that it brings spares this thread
+	 * from going to sleep, and it from waking this thread.
+	 */
+	if (leaving)
+		cond_resched();
 }
 
 static void uffd_cursor_wake(struct uffd_cursor *cursor)
@@ -321,7 +347,7 @@ static int uffd_exchange_ops(struct uffd_exchange *x,
 	ret = uffd_write_results(x);
 	if (ret)
 		return ret;
-	return uffd_write_user(&user->done, &x->done, sizeof(x->done));
+	return uffd_put_u32(&user->done, x->done);
 }
 
 /* With the operations in memory of the kernel's.  That is off the stack again soon. */
@@ -392,17 +418,18 @@ static int uffd_exchange_messages(struct uffd_exchange *x)
 		return -EFAULT;
 	ret = import_ubuf(ITER_DEST, msgs, x->arg.nr_msgs * size, &to);
 	while (!ret && iov_iter_count(&to)) {
+		if (!READ_ONCE(x->ctx->queue.readable)) {
+			if (done || !waits)
+				break;
+			/* Whatever comes later, there are no messages then. */
+			if (uffd_exchange_wait(x))
+				return 0;
+		}
 		ret = uffd_exchange_take(x, &to);
 		if (ret > 0) {
 			done += ret;
 			tries = 0;
 			ret = 0;
-		} else if (!ret && (done || !waits)) {
-			break;
-		} else if (!ret) {
-			/* Whatever has come, there are no messages then. */
-			if (uffd_exchange_wait(x))
-				return 0;
 		} else if (ret == -EFAULT && tries++ < UFFD_MAX_TRIES &&
 			   uffd_fault_in(msgs + done, size, true)) {
 			ret = 0;
@@ -449,7 +476,7 @@ int uffd_exchange(struct userfaultfd_ctx *ctx, struct file *file,
 
 	ret = uffd_read_user(&x.arg, user, offsetof(struct uffdio_exchange, done));
 	/* Also to see, before anything is run, that it can be written. */
-	ret = ret ?: uffd_write_user(&user->done, &x.done, sizeof(x.done));
+	ret = ret ?: uffd_put_u32(&user->done, 0);
 	ret = ret ?: uffd_exchange_check(&x.arg);
 	if (!ret && x.arg.nr_ops)
 		ret = uffd_exchange_resolve(&x, user);
