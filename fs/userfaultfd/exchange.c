@@ -243,16 +243,14 @@ static int uffd_write_results(const struct uffd_exchange *x)
 	return 0;
 }
 
-/* How many operations from the next one on are the same ioctl? */
+/* Up to where are operations the same ioctl as the next one? */
 static unsigned int uffd_ops_alike(const struct uffd_exchange *x)
 {
-	const struct uffdio_op *op = &x->ops[x->done];
-	unsigned int left = x->arg.nr_ops - x->done;
-	unsigned int nr = 1;
+	unsigned int end = x->done + 1;
 
-	while (nr < left && op[nr].op == op->op)
-		nr++;
-	return nr;
+	while (end < x->arg.nr_ops && x->ops[end].op == x->ops[x->done].op)
+		end++;
+	return end;
 }
 
 /* Returns true if the next one may be run. */
@@ -271,16 +269,16 @@ static bool uffd_judge_op(struct uffd_exchange *x, const struct uffdio_op *op)
 static void uffd_run_ops(struct uffd_exchange *x)
 {
 	struct uffd_cursor *cursor = &x->cursor;
-	struct uffdio_op *op;
-	u32 last = 0;
+	unsigned int end = 0;
 	bool go_on;
 
 	do {
-		op = &x->ops[x->done];
-		if (op->op != last)
+		if (x->done == end) {
 			userfaultfd_cursor_release(cursor);
-		last = op->op;
-		x->done += x->calls->resolve(x->ctx, op, uffd_ops_alike(x), cursor,
+			end = uffd_ops_alike(x);
+		}
+		x->done += x->calls->resolve(x->ctx, &x->ops[x->done],
+					     end - x->done, cursor,
 					     x->file->f_flags & O_NONBLOCK);
 		go_on = uffd_judge_op(x, &x->ops[x->done - 1]);
 	} while (go_on && x->done < x->arg.nr_ops &&
