@@ -183,8 +183,10 @@ static bool uffd_batch_is_fork(const struct uffd_batch *batch)
 	return event && uffd_event_is_fork(event);
 }
 
-static ssize_t uffd_deliver_any(struct userfaultfd_ctx *ctx, struct inode *inode,
-				struct uffd_batch *batch, struct iov_iter *to)
+/* Inline in read(), where it is one message at a time that counts. */
+static __always_inline ssize_t
+uffd_deliver_any(struct userfaultfd_ctx *ctx, struct inode *inode,
+		 struct uffd_batch *batch, struct iov_iter *to)
 {
 	ssize_t ret;
 
@@ -453,6 +455,9 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
  * uffd_do_*() runs @nr of them, at least the first, and returns how many have a result
  * now.  If the first cannot even be tried it returns -errno, and the ioctl does not
  * write its output field.
+ *
+ * They are inline in their ioctls: to pass the structures around is a measurable part of
+ * what it takes to fill a page.
  */
 
 /*
@@ -460,8 +465,9 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
  * woken: not even a bad address for the answer may leave somebody asleep before a page
  * that is there.
  */
-static int uffd_answer(struct userfaultfd_ctx *ctx, const struct uffdio_op *op,
-		       __s64 __user *answer)
+static __always_inline int uffd_answer(struct userfaultfd_ctx *ctx,
+				       const struct uffdio_op *op,
+				       __s64 __user *answer)
 {
 	if (uffd_op_wakes(op))
 		userfaultfd_wake_range(ctx, op->dst, op->result);
@@ -476,7 +482,8 @@ static int uffd_answer(struct userfaultfd_ctx *ctx, const struct uffdio_op *op,
  * A range or a mode that cannot be.  While an event is unread it may be one that
  * the caller has not heard of, so that comes first.
  */
-static int uffd_invalid(const struct userfaultfd_ctx *ctx, struct uffdio_op *op)
+static __always_inline int uffd_invalid(const struct userfaultfd_ctx *ctx,
+					struct uffdio_op *op)
 {
 	if (!uffd_gate_any_unread(ctx))
 		return -EINVAL;
@@ -510,9 +517,10 @@ static int uffd_ioctl_wake(struct userfaultfd_ctx *ctx, void __user *arg,
 }
 
 /* @modes: what uffdio_op.mode may have, the bits for DONTWAKE and WP being the same. */
-static int uffd_fill(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
-		     struct uffd_cursor *cursor, bool nowait,
-		     enum uffd_fill_op kind, u64 modes)
+static __always_inline int uffd_fill(struct userfaultfd_ctx *ctx,
+				     struct uffdio_op *op,
+				     struct uffd_cursor *cursor, bool nowait,
+				     enum uffd_fill_op kind, u64 modes)
 {
 	struct uffd_fill_request req __uninitialized;
 
@@ -536,8 +544,9 @@ static int uffd_fill(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
 	return 1;
 }
 
-static int uffd_do_copy(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
-			unsigned int nr, struct uffd_cursor *cursor, bool nowait)
+static __always_inline int
+uffd_do_copy(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int nr,
+	     struct uffd_cursor *cursor, bool nowait)
 {
 	if (uffd_check_source(ctx->mm, op->src, op->len))
 		return uffd_invalid(ctx, op);
@@ -566,9 +575,9 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg,
 	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->copy);
 }
 
-static int uffd_do_zeropage(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
-			    unsigned int nr, struct uffd_cursor *cursor,
-			    bool nowait)
+static __always_inline int
+uffd_do_zeropage(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int nr,
+		 struct uffd_cursor *cursor, bool nowait)
 {
 	return uffd_fill(ctx, op, cursor, nowait, UFFD_FILL_ZEROPAGE,
 			 UFFDIO_ZEROPAGE_MODE_DONTWAKE);
@@ -595,9 +604,9 @@ static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg,
 	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->zeropage);
 }
 
-static int uffd_do_continue(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
-			    unsigned int nr, struct uffd_cursor *cursor,
-			    bool nowait)
+static __always_inline int
+uffd_do_continue(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int nr,
+		 struct uffd_cursor *cursor, bool nowait)
 {
 	static_assert(UFFDIO_CONTINUE_MODE_WP == UFFDIO_COPY_MODE_WP);
 	return uffd_fill(ctx, op, cursor, nowait, UFFD_FILL_CONTINUE,
@@ -625,9 +634,9 @@ static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg,
 	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->mapped);
 }
 
-static int uffd_do_poison(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
-			  unsigned int nr, struct uffd_cursor *cursor,
-			  bool nowait)
+static __always_inline int
+uffd_do_poison(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int nr,
+	       struct uffd_cursor *cursor, bool nowait)
 {
 	return uffd_fill(ctx, op, cursor, nowait, UFFD_FILL_POISON,
 			 UFFDIO_POISON_MODE_DONTWAKE);
@@ -654,8 +663,9 @@ static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg,
 	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->updated);
 }
 
-static int uffd_do_move(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
-			unsigned int nr, struct uffd_cursor *cursor, bool nowait)
+static __always_inline int
+uffd_do_move(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int nr,
+	     struct uffd_cursor *cursor, bool nowait)
 {
 	struct uffd_move_request req __uninitialized;
 

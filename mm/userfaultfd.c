@@ -234,27 +234,16 @@ void userfaultfd_cursor_release(struct uffd_cursor *cursor)
 	cursor->vma = NULL;
 }
 
-/* Before a call waits for somebody: that must not be who waits for us. */
-static void uffd_cursor_rest(struct uffd_cursor *cursor)
+/**
+ * uffd_cursor_rest() - a call is about to wait for somebody
+ * @cursor: of the calls
+ *
+ * That must not be who waits for what the calls before have done.
+ */
+void uffd_cursor_rest(struct uffd_cursor *cursor)
 {
-	if (!cursor)
-		return;
 	userfaultfd_cursor_release(cursor);
 	cursor->wake(cursor);
-}
-
-/**
- * uffd_enter() - may a call, alone or one of several, go on?
- * @gate: of the call
- * @cursor: of the calls, or NULL
- *
- * Context and return value are those of userfaultfd_gate_pass().
- */
-int uffd_enter(struct uffd_gate *gate, struct uffd_cursor *cursor)
-{
-	if (cursor && !userfaultfd_gate_quiet(gate))
-		uffd_cursor_rest(cursor);
-	return userfaultfd_gate_pass(gate);
 }
 
 static void uffd_fill_unlock(struct uffd_fill *fill)
@@ -434,7 +423,8 @@ void uffd_fill_go_small(struct uffd_fill *fill, struct folio *folio)
 /* With no locks held.  The copy may itself wait for a userfault. */
 static int uffd_fill_bring_in(struct uffd_fill *fill)
 {
-	uffd_cursor_rest(fill->req->cursor);
+	if (fill->req->cursor)
+		uffd_cursor_rest(fill->req->cursor);
 	if (uffd_copy_in(fill->kept, uffd_fill_src(fill), true))
 		return 0;
 	if (folio_size(fill->kept) == fill->page_size)

@@ -148,7 +148,7 @@ int uffd_lock_vmas(struct mm_struct *mm, unsigned long dst, unsigned long src,
 		   struct vm_area_struct **src_vma);
 void uffd_unlock_vmas(struct vm_area_struct *dst_vma,
 		      struct vm_area_struct *src_vma);
-int uffd_enter(struct uffd_gate *gate, struct uffd_cursor *cursor);
+void uffd_cursor_rest(struct uffd_cursor *cursor);
 pmd_t *uffd_alloc_pmd(struct mm_struct *mm, unsigned long addr);
 struct folio *uffd_fill_take_kept(struct uffd_fill *fill);
 bool uffd_fill_read(struct uffd_fill *fill, struct folio *folio,
@@ -157,6 +157,20 @@ int uffd_fill_keep(struct uffd_fill *fill, struct folio *folio, bool ready);
 void uffd_fill_go_small(struct uffd_fill *fill, struct folio *folio);
 int uffd_fill_table(struct uffd_fill *fill, pmd_t **pmdp);
 bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
+
+/**
+ * uffd_enter() - may a call, alone or one of several, go on?
+ * @gate: of the call
+ * @cursor: of the calls, or NULL
+ *
+ * Context and return value are those of userfaultfd_gate_pass().
+ */
+static inline int uffd_enter(struct uffd_gate *gate, struct uffd_cursor *cursor)
+{
+	if (cursor && !userfaultfd_gate_quiet(gate))
+		uffd_cursor_rest(cursor);
+	return userfaultfd_gate_pass(gate);
+}
 
 /* protect.c */
 void uffd_lift_protection(struct vm_area_struct *vma, unsigned long start,
