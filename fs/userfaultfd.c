@@ -118,8 +118,9 @@ static void uffd_undeliver(struct userfaultfd_ctx *ctx,
 			    uffd_queue_putback(&ctx->queue, &returning), false);
 }
 
-static ssize_t uffd_deliver(struct userfaultfd_ctx *ctx,
-			    struct uffd_batch *batch, struct iov_iter *to)
+static __always_inline ssize_t
+uffd_deliver(struct userfaultfd_ctx *ctx, struct uffd_batch *batch,
+	     struct iov_iter *to)
 {
 	size_t copied = copy_to_iter(batch->msg,
 				     batch->nr * sizeof(batch->msg[0]), to);
