@@ -229,6 +229,16 @@ static __u64 other_mode(const struct region *r)
 	return mode;
 }
 
+/* Where a registration cannot lose protection, it has to end first. */
+static void let_protection_go(struct region *r, __u64 from, __u64 to)
+{
+	if (!UK_KEEPS_PROTECTION || !(from & ~to & WP))
+		return;
+	wake_begin(r, 0, r->pages);
+	uk_unregister(world->fd[r->fd], page_at(r, 0), r->len);
+	wake_end(r, 0, r->pages);
+}
+
 /* Who sleeps for what is not to be told any more is woken by nobody else. */
 static void do_other_mode(struct region *r)
 {
@@ -242,9 +252,11 @@ static void do_other_mode(struct region *r)
 	disarm(r);
 	uk_set(&r->modes, r->modes | mode);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	let_protection_go(r, r->mode, mode);
 	ret = uk_register_mode(world->fd[r->fd], base, r->len, mode, NULL);
 	wake_region(r, base);
 	uk_sleep(below(&self->random, 10));
+	let_protection_go(r, mode, r->mode);
 	rearm(r);
 	wake_region(r, base);
 	end(r->pages, ret);
