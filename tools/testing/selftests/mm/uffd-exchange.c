@@ -271,7 +271,7 @@ TEST_F_TIMEOUT(exchange, bad_operation, LIMIT)
 	add_copy(self, 0);
 	bad = add_copy(self, 1);
 	add_copy(self, 2);
-	for (i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(unknown); i++) {
 		bad->op = unknown[i];
 		expect_nothing_run(_metadata, self, -EINVAL);
 	}
@@ -1501,8 +1501,6 @@ TEST_F_TIMEOUT(exchange, caller_of_32_bits, LIMIT)
 	add_copy(low, 1);
 	c.arg = &low->call;
 	if (uk_catch(call_32, &c, NULL, NULL))
-		SKIP(goto out, "no programs of 32 bits");
-	if (c.ret == -ENOSYS)
 		SKIP(goto out, "no programs of 32 bits");
 	EXPECT_EQ(1, c.ret);
 	EXPECT_EQ(1, low->call.done);
