@@ -27,6 +27,7 @@
 #include <linux/rmap.h>
 #include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
+#include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <linux/userfaultfd_k.h>
 #include "internal.h"
@@ -252,15 +253,22 @@ static void uffd_fill_unlock(struct uffd_fill *fill)
 	fill->vma = NULL;
 }
 
+/* So much is filled with one hold of a VMA's lock: somebody may want to change it. */
+#define UFFD_CURSOR_BYTES	SZ_2M
+
 /* When it is through with the VMA.  The fill that follows may want the same one. */
 static void uffd_fill_leave(struct uffd_fill *fill)
 {
 	struct uffd_cursor *cursor = fill->req->cursor;
 
-	if (cursor)
+	if (cursor && fill->req->len < UFFD_CURSOR_BYTES - cursor->filled) {
+		cursor->filled += fill->req->len;
 		cursor->vma = fill->vma;
-	else
+	} else {
+		if (cursor)
+			cursor->filled = 0;
 		uffd_unlock_vma(fill->vma);
+	}
 	fill->vma = NULL;
 }
 

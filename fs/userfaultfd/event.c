@@ -374,7 +374,8 @@ bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma,
 {
 	const struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
 
-	return !ctx || userfaultfd_forgets_remap(ctx) ||
+	return !ctx || !uffd_has(ctx, UFFD_FEATURE_EVENT_REMAP |
+				      UFFD_FEATURE_EVENT_UNMAP) ||
 	       !uffd_events_full(ctx, room);
 }
 

@@ -343,9 +343,7 @@ static int uffd_exchange_ops(struct uffd_exchange *x,
 	uffd_exchange_wake(x, uffd_exchange_waits(x) &&
 			      !READ_ONCE(x->ctx->queue.readable));
 	ret = uffd_write_results(x);
-	if (ret)
-		return ret;
-	return uffd_put_u32(&user->done, x->done);
+	return uffd_put_u32(&user->done, x->done) ?: ret;
 }
 
 /* With the operations in memory of the kernel's.  That is off the stack again soon. */
@@ -433,8 +431,11 @@ static int uffd_exchange_messages(struct uffd_exchange *x)
 			ret = 0;
 		}
 	}
-	/* Who has been refused has not been told to go on: not by this call. */
-	if (!done && !ret && !x->refused)
+	/*
+	 * Who has been refused, be it in the middle, has not been told to go on: not by
+	 * this call.
+	 */
+	if (!done && !ret && !x->refused && !x->failed)
 		uffd_queue_told(&x->ctx->queue);
 	return done ? done / size : ret;
 }

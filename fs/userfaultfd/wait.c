@@ -275,7 +275,7 @@ unsigned int uffd_index_wake(struct uffd_index *index,
 
 /**
  * uffd_wake_here() - wake a thread on this CPU, if that is a good place for it
- * @wake: threads, at least one; the first is the one
+ * @wake: threads, the first of which is the one; or none
  *
  * The caller is about to sleep.  The CPU is a good place if nobody else wants it, and
  * if its caches are those that the thread has used.
@@ -284,17 +284,20 @@ unsigned int uffd_index_wake(struct uffd_index *index,
  */
 void uffd_wake_here(struct wake_q_head *wake)
 {
-	struct task_struct *task = container_of(wake->first, struct task_struct,
-						wake_q);
+	DECLARE_WAIT_QUEUE_HEAD_ONSTACK(alone);
 	struct wait_queue_entry entry = {
-		.private = task,
 		.func = default_wake_function,
 	};
-	DECLARE_WAIT_QUEUE_HEAD_ONSTACK(alone);
+	struct task_struct *task;
 
+	/* Whoever is being woken by others already is not in there. */
+	if (wake_q_empty(wake))
+		return;
+	task = container_of(wake->first, struct task_struct, wake_q);
 	if (!single_task_running() ||
 	    !cpus_share_cache(task_cpu(task), raw_smp_processor_id()))
 		return;
+	entry.private = task;
 	/* This is how code outside of the scheduler names the CPU. */
 	__add_wait_queue(&alone, &entry);
 	__wake_up_on_current_cpu(&alone, TASK_NORMAL, NULL);

@@ -373,6 +373,7 @@ void userfaultfd_settle(struct vm_area_struct *vma, unsigned long start,
  * struct uffd_cursor - what calls that follow each other hand on to the next
  * @vma: the VMA that the last one has filled, still locked for reading, or NULL; no
  *	lock that comes before a VMA's may be taken while it is
+ * @filled: bytes asked for since such a VMA was let go of for who may wait for it
  * @wake: wakes those whose faults have been resolved by the calls so far
  *
  * Who makes several calls on one mm for one caller, and keeps the mm in use all
@@ -382,6 +383,7 @@ void userfaultfd_settle(struct vm_area_struct *vma, unsigned long start,
  */
 struct uffd_cursor {
 	struct vm_area_struct *vma;
+	unsigned long filled;
 	void (*wake)(struct uffd_cursor *cursor);
 };
 

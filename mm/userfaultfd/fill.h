@@ -167,8 +167,15 @@ bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
  */
 static inline int uffd_enter(struct uffd_gate *gate, struct uffd_cursor *cursor)
 {
-	if (cursor && !userfaultfd_gate_quiet(gate))
-		uffd_cursor_rest(cursor);
+	if (!cursor)
+		return userfaultfd_gate_pass(gate);
+	/*
+	 * One look: with a second one behind it, an event that comes in between would
+	 * be waited for with the VMA locked, and its thread may want to lock that.
+	 */
+	if (userfaultfd_gate_quiet(gate))
+		return 0;
+	uffd_cursor_rest(cursor);
 	return userfaultfd_gate_pass(gate);
 }
 
