@@ -14,35 +14,20 @@
  * wait		the thread that caused it sleeps until it has been read, or the
  *		file is gone, or it is killed.  A killed thread leaves its event
  *		behind, since the change has happened; but a killed fork() fails,
- *		so its FORK is withdrawn.
+ *		so its FORK is withdrawn.  Who need not wait leaves his behind at
+ *		once: see nowait.c, and there how many may be left.
  * deliver	it has been copied to a reader's memory.  It stops being unread.
  *
  * An operation that causes several events publishes all of them before it waits
  * for the first.
  *
  * What an unread event refuses is decided in gate.c.
- *
- * Each thread that waits has one event, so there are not many; but those that
- * killed threads have left behind would be without a bound.  Once there are
- * UFFD_MAX_ABANDONED of them, operations that would cause another event fail before
- * they change anything, until the handler has read some.
  */
 
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include "uffd.h"
-
-/**
- * uffd_event_is_fork() - is it a FORK?
- * @event: an event
- *
- * Return: true if it is.
- */
-bool uffd_event_is_fork(const struct uffd_event *event)
-{
-	return event->item.msg.event == UFFD_EVENT_FORK;
-}
 
 /*
  * Nobody will ever serve the child of a FORK: its faults are its own again.
@@ -85,15 +70,27 @@ static struct uffd_event *uffd_event_alloc(struct userfaultfd_ctx *ctx,
 	return event;
 }
 
-/* Gives the event its place.  The gate is closed from here on. */
-static void uffd_event_prepare(struct uffd_event *event)
+/* It has never been queued. */
+static void uffd_event_discard(struct uffd_event *event)
+{
+	uffd_ctx_put(event->ctx);
+	kfree(event);
+}
+
+/* Gives the event its place, if there is one.  The gate is closed from here on. */
+static bool uffd_event_prepare(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
+	bool admitted;
 
 	spin_lock(&q->lock);
-	__uffd_queue_append(q, &event->item, UFFD_ITEM_HELD);
-	__uffd_gate_close(event);
+	admitted = __uffd_event_admit(event);
+	if (admitted) {
+		__uffd_queue_append(q, &event->item, UFFD_ITEM_HELD);
+		__uffd_gate_close(event);
+	}
 	spin_unlock(&q->lock);
+	return admitted;
 }
 
 /*
@@ -141,26 +138,6 @@ static void uffd_event_withdraw(struct uffd_event *event)
 		uffd_event_put(event);
 }
 
-/* Leaves it to the queue: nobody waits for it any more. */
-static void uffd_event_abandon(struct uffd_event *event)
-{
-	struct uffd_events *events = &event->ctx->events;
-	struct uffd_queue *q = &event->ctx->queue;
-
-	spin_lock(&q->lock);
-	if (event->unread) {
-		event->abandoned = true;
-		WRITE_ONCE(events->abandoned, events->abandoned + 1);
-	}
-	spin_unlock(&q->lock);
-}
-
-/* Must no more events be caused?  A few may slip by: one a thread at most. */
-static bool uffd_events_full(const struct userfaultfd_ctx *ctx)
-{
-	return READ_ONCE(ctx->events.abandoned) >= UFFD_MAX_ABANDONED;
-}
-
 static bool uffd_event_gone(struct uffd_event *event)
 {
 	struct uffd_queue *q = &event->ctx->queue;
@@ -174,15 +151,16 @@ static bool uffd_event_gone(struct uffd_event *event)
 
 static void uffd_event_wait(struct uffd_event *event)
 {
-	/* Not from a task that can no longer be killed out of it. */
-	bool killed = (current->flags & PF_EXITING) ||
-		      wait_for_completion_killable(&event->done);
+	bool killed;
 
-	if (!uffd_event_is_fork(event)) {
-		if (killed)
-			uffd_event_abandon(event);
+	if (event->nowait)
 		return;
-	}
+	/* Not from a task that can no longer be killed out of it. */
+	killed = (current->flags & PF_EXITING) ||
+		 wait_for_completion_killable(&event->done);
+	/* Whoever is killed leaves his event to the queue. */
+	if (!uffd_event_is_fork(event))
+		return;
 	if (killed)
 		uffd_event_withdraw(event);
 	/* By us, or by release of the file; before the child can run. */
@@ -190,7 +168,7 @@ static void uffd_event_wait(struct uffd_event *event)
 		uffd_event_disown(event);
 }
 
-/* Publishes all events of an operation, then waits for each. */
+/* Publishes all events of an operation, then waits for each that asks for it. */
 static void uffd_events_complete(struct list_head *batch)
 {
 	struct uffd_event *event, *next;
@@ -308,8 +286,7 @@ static struct uffd_event *uffd_fork_prepare(struct userfaultfd_ctx *ctx,
 		return NULL;
 	event->child = uffd_ctx_alloc(mm, ctx->flags, ctx->features);
 	if (!event->child) {
-		uffd_ctx_put(ctx);
-		kfree(event);
+		uffd_event_discard(event);
 		return NULL;
 	}
 	uffd_event_prepare(event);
@@ -339,7 +316,7 @@ int dup_userfaultfd(struct vm_area_struct *vma, struct list_head *events)
 
 	event = uffd_fork_find(events, ctx);
 	if (!event) {
-		if (uffd_events_full(ctx))
+		if (uffd_events_full(ctx, 1))
 			return -ENOMEM;
 		event = uffd_fork_prepare(ctx, vma->vm_mm);
 		if (!event)
@@ -386,16 +363,19 @@ void dup_userfaultfd_fail(struct list_head *events)
 /**
  * mremap_userfaultfd_may_move() - can mremap() of a VMA be told of?
  * @vma: the VMA, before it is moved
+ * @room: how many events there may be to tell from here on
  *
  * Context: mmap_lock held for writing.
  *
- * Return: false if too many events are unread that nobody waits for.
+ * Return: false if too many events are unread.
  */
-bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma)
+bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma,
+				 unsigned int room)
 {
 	const struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
 
-	return !ctx || userfaultfd_forgets_remap(ctx) || !uffd_events_full(ctx);
+	return !ctx || userfaultfd_forgets_remap(ctx) ||
+	       !uffd_events_full(ctx, room);
 }
 
 /**
@@ -455,32 +435,40 @@ void mremap_userfaultfd_complete(struct list_head *events, unsigned long from,
  *
  * Context: mmap_lock held for reading.
  *
- * Return: 0 if nobody wants to know; 1 if mmap_lock has been dropped and the handler
- * told, so that @vma must be looked up again; -EAGAIN, with the lock held, if too
- * many events are unread that nobody waits for.
+ * Return: 0, with the lock held, if nobody wants to know or nobody waits until he
+ * does; 1 if mmap_lock has been dropped and the handler told, so that @vma must be
+ * looked up again; -EAGAIN, with the lock held, if too many events are unread.
  */
 int userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,
 		       unsigned long end)
 {
 	struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
 	struct uffd_event *event;
+	bool waits;
 
 	if (!ctx || !uffd_has(ctx, UFFD_FEATURE_EVENT_REMOVE))
 		return 0;
-	if (uffd_events_full(ctx))
-		return -EAGAIN;
+	if (uffd_has(ctx, UFFD_FEATURE_EVENT_NOWAIT) &&
+	    uffd_remove_merge(ctx, start, end)) {
+		userfaultfd_settle(vma, start, end);
+		return 0;
+	}
 
 	event = uffd_event_alloc(ctx, UFFD_EVENT_REMOVE, __GFP_NOFAIL);
 	event->item.msg.arg.remove.start = start;
 	event->item.msg.arg.remove.end = end;
-	uffd_event_prepare(event);
+	if (!uffd_event_prepare(event)) {
+		uffd_event_discard(event);
+		return -EAGAIN;
+	}
 	userfaultfd_settle(vma, start, end);
-	mmap_read_unlock(vma->vm_mm);
-
+	waits = !event->nowait;
+	if (waits)
+		mmap_read_unlock(vma->vm_mm);
 	uffd_event_publish(event);
 	uffd_event_wait(event);
 	uffd_event_put(event);
-	return 1;
+	return waits;
 }
 
 /*
@@ -529,14 +517,15 @@ int userfaultfd_unmap_prep(struct vm_area_struct *vma, unsigned long start,
 	    uffd_unmap_known(events, ctx, start, end))
 		return 0;
 
-	if (uffd_events_full(ctx))
-		return -ENOMEM;
 	event = uffd_event_alloc(ctx, UFFD_EVENT_UNMAP, 0);
 	if (!event)
 		return -ENOMEM;
 	event->item.msg.arg.remove.start = start;
 	event->item.msg.arg.remove.end = end;
-	uffd_event_prepare(event);
+	if (!uffd_event_prepare(event)) {
+		uffd_event_discard(event);
+		return -ENOMEM;
+	}
 	list_add_tail(&event->batch, events);
 	return 0;
 }

@@ -81,6 +81,32 @@ void __uffd_gate_close(struct uffd_event *event)
 }
 
 /**
+ * __uffd_gate_widen() - an event is about more than it was
+ * @event: an unread event with a range, in the queue
+ * @start: first byte of what is added to it, which touches its range
+ * @end: byte after the last
+ *
+ * For a call under way this is as good as another event: it advances the
+ * generation.
+ *
+ * Context: the queue is locked.
+ */
+void __uffd_gate_widen(struct uffd_event *event, unsigned long start,
+		       unsigned long end)
+{
+	struct uffd_events *events = &event->ctx->events;
+	struct uffd_msg *msg = &event->item.msg;
+
+	lockdep_assert_held(&event->ctx->queue.lock);
+	uffd_range_remove(event, &events->ranges);
+	msg->arg.remove.start = min_t(u64, msg->arg.remove.start, start);
+	msg->arg.remove.end = max_t(u64, msg->arg.remove.end, end);
+	uffd_range_insert(event, &events->ranges);
+	/* As in __uffd_gate_close(); that it is unread has been seen or will be. */
+	smp_store_release(&events->generation, events->generation + 1);
+}
+
+/**
  * __uffd_gate_open() - an event refuses nothing any more
  * @event: an unread event
  * @delivered: it has been read, so calls that began before are still measured
@@ -98,8 +124,8 @@ void __uffd_gate_open(struct uffd_event *event, bool delivered)
 	else
 		events->everywhere--;
 	event->unread = false;
-	if (event->abandoned)
-		WRITE_ONCE(events->abandoned, events->abandoned - 1);
+	if (event->counted)
+		WRITE_ONCE(events->waited, events->waited - 1);
 	if (delivered) {
 		WRITE_ONCE(events->delivered, events->delivered + 1);
 		events->history[events->delivered % UFFD_HISTORY] =

@@ -7,6 +7,7 @@
  *	queue.c		messages, in one order, and the readers that wait for them
  *	wait.c		threads that sleep on a fault, found by address
  *	gate.c		what an event that has not been read refuses
+ *	nowait.c	events that nobody waits for, and how many there may be
  *	event.c		changes of the address space, told to the handler
  *
  * Lock order: the fault lock or mmap_lock, a page-table lock, then a shard's lock,
@@ -211,14 +212,17 @@ void uffd_index_collect(struct uffd_index *index, struct uffd_queue *queue,
 unsigned long uffd_index_count(struct uffd_index *index);
 
 /*
- * Events and the gate: event.c, gate.c
+ * Events and the gate: gate.c, nowait.c, event.c
  */
 
 /* Events read lately that a call in flight is still measured against. */
 #define UFFD_HISTORY	16
 
-/* Unread events whose threads were killed: no more are caused beyond these. */
-#define UFFD_MAX_ABANDONED	4096
+/*
+ * Of unread events that nobody waits for, and again of those whose threads wait or
+ * were killed while they did: see nowait.c.
+ */
+#define UFFD_MAX_UNREAD	4096
 
 /**
  * struct uffd_events - what fills are measured against
@@ -227,7 +231,8 @@ unsigned long uffd_index_count(struct uffd_index *index);
  *	no lock
  * @everywhere: how many of them concern every call
  * @ranges: the others, by range
- * @abandoned: how many of them nobody waits for; read with no lock
+ * @waited: how many of them some thread waits for, or did when it was killed; FORKs
+ *	do not count.  Read with no lock
  * @delivered: how many have reached a reader's memory, ever; fills read it with no
  *	lock
  * @gate: fills that wait for a held event to be published
@@ -240,7 +245,7 @@ struct uffd_events {
 	unsigned long generation;
 	unsigned int nr_unread;
 	unsigned int everywhere;
-	unsigned int abandoned;
+	unsigned int waited;
 	unsigned long delivered;
 	struct rb_root_cached ranges;
 	wait_queue_head_t gate;
@@ -261,7 +266,8 @@ struct uffd_events {
  * @done: delivered, or never going to be
  * @unread: not delivered yet, and going to be; queue's lock
  * @withdrawn: its change has not happened, but a reader had it; queue's lock
- * @abandoned: the thread that caused it has been killed; queue's lock
+ * @nowait: its thread does not wait for it; set before it is queued
+ * @counted: it is one of uffd_events.waited; set before it is queued
  * @unmapped: of an UNMAP: its range has no VMAs any more; of that thread
  */
 struct uffd_event {
@@ -275,19 +281,37 @@ struct uffd_event {
 	struct completion done;
 	bool unread;
 	bool withdrawn;
-	bool abandoned;
+	bool nowait;
+	bool counted;
 	bool unmapped;
 };
 
 void uffd_events_init(struct uffd_events *events);
 void __uffd_gate_close(struct uffd_event *event);
+void __uffd_gate_widen(struct uffd_event *event, unsigned long start,
+		       unsigned long end);
 void __uffd_gate_open(struct uffd_event *event, bool delivered);
 bool uffd_gate_any_unread(const struct userfaultfd_ctx *ctx);
+
+bool uffd_events_full(const struct userfaultfd_ctx *ctx, unsigned int room);
+bool __uffd_event_admit(struct uffd_event *event);
+bool uffd_remove_merge(struct userfaultfd_ctx *ctx, unsigned long start,
+		       unsigned long end);
 
 void uffd_events_release(struct userfaultfd_ctx *ctx);
 void uffd_event_delivered(struct uffd_event *event);
 void uffd_event_collect(struct uffd_event *event, struct list_head *returning);
-bool uffd_event_is_fork(const struct uffd_event *event);
+
+/**
+ * uffd_event_is_fork() - is it a FORK?
+ * @event: an event
+ *
+ * Return: true if it is.
+ */
+static inline bool uffd_event_is_fork(const struct uffd_event *event)
+{
+	return event->item.msg.event == UFFD_EVENT_FORK;
+}
 
 /*
  * The context: context.c

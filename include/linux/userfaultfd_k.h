@@ -299,7 +299,8 @@ int dup_userfaultfd(struct vm_area_struct *vma, struct list_head *events);
 void dup_userfaultfd_complete(struct list_head *events);
 void dup_userfaultfd_fail(struct list_head *events);
 
-bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma);
+bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma,
+				 unsigned int room);
 void mremap_userfaultfd_prep(struct vm_area_struct *vma,
 			     struct list_head *events);
 void mremap_userfaultfd_complete(struct list_head *events, unsigned long from,
@@ -502,7 +503,7 @@ is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
 }
 
 static inline bool
-mremap_userfaultfd_may_move(const struct vm_area_struct *vma)
+mremap_userfaultfd_may_move(const struct vm_area_struct *vma, unsigned int room)
 {
 	return true;
 }

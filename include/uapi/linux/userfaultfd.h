@@ -35,6 +35,7 @@
 			   UFFD_FEATURE_EVENT_REMAP |		\
 			   UFFD_FEATURE_EVENT_REMOVE |		\
 			   UFFD_FEATURE_EVENT_UNMAP |		\
+			   UFFD_FEATURE_EVENT_NOWAIT |		\
 			   UFFD_FEATURE_MISSING_HUGETLBFS |	\
 			   UFFD_FEATURE_MISSING_SHMEM |		\
 			   UFFD_FEATURE_SIGBUS |		\
@@ -195,6 +196,8 @@ struct uffdio_api {
 #define UFFD_FEATURE_MOVE			(1<<16)	/* UFFDIO_MOVE */
 #define UFFD_FEATURE_RWP			(1<<17)	/* MODE_RWP */
 #define UFFD_FEATURE_RWP_ASYNC			(1<<18)	/* RWP faults resolve themselves */
+	/* From here on what mainline does not have. */
+#define UFFD_FEATURE_EVENT_NOWAIT		((__u64)1<<35)	/* but for FORK */
 	__u64 features;
 
 	__u64 ioctls;		/* out: mask of 1 << _UFFDIO_* of the descriptor */
