@@ -39,7 +39,8 @@ states() {
 	sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' pan.log
 }
 
-declare -A variants=([park]="-DNORMAL -DSIGNAL" [readers]=-DNORMAL [gate]=-DNORMAL)
+declare -A variants=([park]="-DNORMAL -DSIGNAL" [readers]=-DNORMAL
+	[gate]="-DNORMAL -DNOWAIT -DMERGE")
 n=0 bad=0
 say() { # say OK WHAT
 	n=$((n + 1))
