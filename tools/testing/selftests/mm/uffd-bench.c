@@ -10,8 +10,8 @@
  * In a guest that QEMU runs with "-icount shift=0,sleep=off" a nanosecond is an
  * instruction that some CPU of the guest has retired.
  *
- * Only what mainline has is used, so this runs on any kernel; what a kernel
- * lacks is skipped. Each case has a process to itself, which is just ended when
+ * Only what mainline has is needed, so this runs on any kernel; what a kernel
+ * lacks is skipped, or done as mainline does it. Each case has a process to itself, which is just ended when
  * the numbers are there: threads blocked for good need not be freed.
  *
  * No thread is bound to a CPU, unless said so: where the scheduler puts the
@@ -92,6 +92,7 @@ static struct {
 	pthread_barrier_t barrier;
 	int pagemap;
 	int clear_refs;
+	size_t told;		/* pages that events have been about */
 } w;
 
 static double read_clock(void)
@@ -218,6 +219,22 @@ static void new_uffd(__u64 features)
 		skip("userfaultfd");
 	if (ioctl(w.fd, UFFDIO_API, &api))
 		skip("UFFDIO_API with features 0x%llx", features);
+}
+
+/* What headers of mainline do not have. */
+#define EVENT_NOWAIT	(1ULL << 35)
+
+static bool offers(__u64 feature)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	bool yes;
+
+	if (fd < 0)
+		skip("userfaultfd");
+	yes = !ioctl(fd, UFFDIO_API, &api) && (api.features & feature);
+	close(fd);
+	return yes;
 }
 
 static int try_register(char *p, size_t len, __u64 mode)
@@ -934,6 +951,81 @@ static double round_munmap(void)
 }
 
 /*
+ * balloon: from before the first to after the last madvise() of a thread that drops
+ * 20,000 single pages, while another reads of it, up to 64 messages at a time; divided
+ * by 20,000. The pages are there, and do not touch the one before, but for "next".
+ * "wait" is what mainline has; the others ask for events that nobody waits for, where
+ * there are such, and then the reader lets them gather for a millisecond. "plain" is
+ * not registered.
+ */
+#define BALLOON		20000UL
+
+static void *balloon_reader(void *unused)
+{
+	struct uffd_msg msg[64];
+	size_t pages;
+	ssize_t len;
+	int i;
+
+	for (;;) {
+		len = read(w.fd, msg, sizeof(msg));
+		if (len <= 0)
+			die("read");
+		pages = 0;
+		for (i = 0; i < (int)(len / sizeof(msg[0])); i++)
+			pages += (msg[i].arg.remove.end -
+				  msg[i].arg.remove.start) / PAGE;
+		__atomic_add_fetch(&w.told, pages, __ATOMIC_RELEASE);
+		if (len < (ssize_t)sizeof(msg) && w.mode & EVENT_NOWAIT)
+			usleep(1000);
+	}
+	return unused;
+}
+
+static void setup_balloon(void)
+{
+	__u64 nowait = param_is("wait") || !offers(EVENT_NOWAIT) ? 0 : EVENT_NOWAIT;
+
+	w.mode = nowait;
+	new_uffd(UFFD_FEATURE_EVENT_REMOVE | nowait);
+	w.len = BALLOON * PAGE;
+	w.area = map_small(w.len);
+	w.src = new_source(MIB);
+	if (param_is("plain"))
+		return;
+	uffd_register(w.area, w.len, UFFDIO_REGISTER_MODE_MISSING);
+	start_thread(balloon_reader, NULL);
+}
+
+static double round_balloon(void)
+{
+	/* No divisor of the number of pages, and far enough away. */
+	size_t step = param_is("next") ? 1 : 7919;
+	size_t i, len, page = 0;
+	double start, cost;
+
+	for (i = 0; i < w.len; i += len) {
+		len = w.len - i < MIB ? w.len - i : MIB;
+		if (param_is("plain"))
+			populate(w.area + i, len);
+		else
+			uffd_copy(w.area + i, len);
+	}
+	w.told = 0;
+	start = now();
+	for (i = 0; i < BALLOON; i++) {
+		advise(w.area + page * PAGE, PAGE, MADV_DONTNEED);
+		page = (page + step) % BALLOON;
+	}
+	cost = since(start);
+	/* The next one fills it again, which unread events would refuse. */
+	while (!param_is("plain") &&
+	       __atomic_load_n(&w.told, __ATOMIC_ACQUIRE) != BALLOON)
+		usleep(1000);
+	return cost / BALLOON;
+}
+
+/*
  * What can be had without userfaultfd.
  *
  * segv-missing: as fault-missing, with memory that is not accessible and a
@@ -1293,6 +1385,9 @@ static const struct bench benches[] = {
 	  "fork() with 64 MiB, registered for that" },
 	{ "munmap", "plain missing wp", "ns/page", setup_munmap, round_munmap,
 	  "munmap() of 16 MiB, registered for that" },
+	{ "balloon", "wait nowait next plain", "ns/page",
+	  setup_balloon, round_balloon,
+	  "MADV_DONTNEED of single pages, with REMOVE events" },
 	{ "segv-missing", "", "ns/fault",
 	  setup_segv_missing, round_segv_missing,
 	  "as fault-missing, by mprotect() and SIGSEGV" },
