@@ -107,12 +107,14 @@ static void uffd_undeliver(struct userfaultfd_ctx *ctx,
 	unsigned int i;
 
 	for (i = whole; i < batch->nr; i++) {
-		if (batch->item[i].event)
-			uffd_event_collect(batch->item[i].event, &returning);
-		else
+		if (!batch->item[i].event)
 			uffd_index_collect(&ctx->index, &ctx->queue,
 					   batch->msg[i].arg.pagefault.address,
 					   batch->item[i].seq, &returning);
+		else if (uffd_msg_is_logged(&batch->msg[i]))
+			uffd_log_collect(ctx, batch->item[i].write, &returning);
+		else
+			uffd_event_collect(batch->item[i].event, &returning);
 	}
 	uffd_queue_announce(&ctx->queue,
 			    uffd_queue_putback(&ctx->queue, &returning), false);
@@ -126,9 +128,14 @@ static ssize_t uffd_deliver(struct userfaultfd_ctx *ctx,
 	unsigned int whole = copied / sizeof(batch->msg[0]);
 	unsigned int i;
 
-	for (i = 0; i < whole; i++)
-		if (batch->item[i].event)
+	for (i = 0; i < whole; i++) {
+		if (likely(!batch->item[i].event))
+			continue;
+		if (uffd_msg_is_logged(&batch->msg[i]))
+			uffd_log_delivered(ctx, batch->item[i].write);
+		else
 			uffd_event_delivered(batch->item[i].event);
+	}
 	if (whole == batch->nr)
 		return copied;
 	iov_iter_revert(to, copied % sizeof(batch->msg[0]));
@@ -178,9 +185,17 @@ static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct inode *inode,
 
 static bool uffd_batch_is_fork(const struct uffd_batch *batch)
 {
-	const struct uffd_event *event = batch->item[0].event;
+	return batch->msg[0].event == UFFD_EVENT_FORK;
+}
 
-	return event && uffd_event_is_fork(event);
+/*
+ * A message has woken this reader, who may have read nothing but WRITEs, which had
+ * not woken anybody, and have no room for the rest.
+ */
+static void uffd_pass_on(struct userfaultfd_ctx *ctx)
+{
+	if (ctx->log && uffd_queue_due(&ctx->queue))
+		uffd_queue_announce(&ctx->queue, 1, false);
 }
 
 static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -220,7 +235,10 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			return done ? done : ret;
 		done += ret;
 	}
-	return done ? done : -EINVAL;
+	if (!done)
+		return -EINVAL;
+	uffd_pass_on(ctx);
+	return done;
 }
 
 static __poll_t userfaultfd_poll(struct file *file, poll_table *wait)
@@ -234,7 +252,7 @@ static __poll_t userfaultfd_poll(struct file *file, poll_table *wait)
 		return EPOLLERR;
 	/* Paired with uffd_queue_announce() and uffd_queue_nudge(). */
 	smp_mb();
-	return READ_ONCE(ctx->queue.readable) || READ_ONCE(ctx->queue.resume) ?
+	return uffd_queue_due(&ctx->queue) || READ_ONCE(ctx->queue.resume) ?
 	       EPOLLIN : 0;
 }
 
@@ -270,6 +288,8 @@ static u64 uffd_known_ioctls(u64 ioctls)
 {
 	if (!uffd_has_rwp())
 		ioctls &= ~(UFFD_IOCTL(RWPROTECT) | UFFD_IOCTL(SET_MODE));
+	if (!uffd_supports_wp_marker())
+		ioctls &= ~UFFD_IOCTL(LOG);
 	return ioctls;
 }
 
@@ -288,7 +308,7 @@ static u64 uffd_features(void)
 	if (!uffd_supports_wp_marker())
 		features &= ~(UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 			      UFFD_FEATURE_WP_UNPOPULATED |
-			      UFFD_FEATURE_WP_ASYNC);
+			      UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_LOG);
 	return features;
 }
 
@@ -322,6 +342,9 @@ static int uffd_check_api(const struct userfaultfd_ctx *ctx,
 	if ((api->features & UFFD_FEATURE_RWP_ASYNC) &&
 	    !(api->features & UFFD_FEATURE_RWP))
 		return -EINVAL;
+	if ((api->features & UFFD_FEATURE_WP_LOG) &&
+	    !(api->features & UFFD_FEATURE_WP_ASYNC))
+		return -EINVAL;
 	return uffd_initialized(ctx) ? -EINVAL : 0;
 }
 
@@ -335,6 +358,8 @@ static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg
 	if (copy_from_user(&api, arg, sizeof(api)))
 		return -EFAULT;
 	ret = uffd_check_api(ctx, &api);
+	if (!ret && (api.features & UFFD_FEATURE_WP_LOG))
+		ret = uffd_log_init(ctx);
 	if (!ret) {
 		features = api.features;
 		/* Writes to absent pages must not escape it. */
@@ -735,6 +760,22 @@ static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
 	return 0;
 }
 
+static int uffd_ioctl_log(struct userfaultfd_ctx *ctx, void __user *arg,
+			  bool nowait)
+{
+	struct uffdio_log log;
+	int ret;
+
+	if (!uffd_has(ctx, UFFD_FEATURE_WP_LOG))
+		return -EINVAL;
+	if (copy_from_user(&log, arg, sizeof(log)))
+		return -EFAULT;
+	ret = uffd_log_set(ctx, &log.size, &log.watermark);
+	if (ret)
+		return ret;
+	return copy_to_user(arg, &log, sizeof(log)) ? -EFAULT : 0;
+}
+
 static const struct uffd_ioctl {
 	unsigned int cmd;
 	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg, bool nowait);
@@ -750,6 +791,7 @@ static const struct uffd_ioctl {
 	[_UFFDIO_POISON]	= { UFFDIO_POISON,	 uffd_ioctl_poison },
 	[_UFFDIO_RWPROTECT]	= { UFFDIO_RWPROTECT,	 uffd_ioctl_rwprotect },
 	[_UFFDIO_SET_MODE]	= { UFFDIO_SET_MODE,	 uffd_ioctl_set_mode },
+	[_UFFDIO_LOG]		= { UFFDIO_LOG,		 uffd_ioctl_log },
 };
 
 static long userfaultfd_ioctl(struct file *file, unsigned int cmd,

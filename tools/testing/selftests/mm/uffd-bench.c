@@ -222,6 +222,7 @@ static void new_uffd(__u64 features)
 }
 
 /* What headers of mainline do not have. */
+#define WP_LOG		(1ULL << 33)
 #define EVENT_NOWAIT	(1ULL << 35)
 
 static bool offers(__u64 feature)
@@ -953,7 +954,7 @@ static double round_munmap(void)
 /*
  * balloon: from before the first to after the last madvise() of a thread that drops
  * 20,000 single pages, while another reads of it, up to 64 messages at a time; divided
- * by 20,000. The pages are there, and do not touch the one before, but for "next".
+ * by 20,000; for "wait", where each takes two switches of threads, 2,000. The pages are there, and do not touch the one before, but for "next".
  * "wait" is what mainline has; the others ask for events that nobody waits for, where
  * there are such, and then the reader lets them gather for a millisecond. "plain" is
  * not registered.
@@ -988,7 +989,8 @@ static void setup_balloon(void)
 
 	w.mode = nowait;
 	new_uffd(UFFD_FEATURE_EVENT_REMOVE | nowait);
-	w.len = BALLOON * PAGE;
+	w.each = param_is("wait") ? BALLOON / 10 : BALLOON;
+	w.len = w.each * PAGE;
 	w.area = map_small(w.len);
 	w.src = new_source(MIB);
 	if (param_is("plain"))
@@ -1013,16 +1015,16 @@ static double round_balloon(void)
 	}
 	w.told = 0;
 	start = now();
-	for (i = 0; i < BALLOON; i++) {
+	for (i = 0; i < w.each; i++) {
 		advise(w.area + page * PAGE, PAGE, MADV_DONTNEED);
-		page = (page + step) % BALLOON;
+		page = (page + step) % w.each;
 	}
 	cost = since(start);
 	/* The next one fills it again, which unread events would refuse. */
 	while (!param_is("plain") &&
-	       __atomic_load_n(&w.told, __ATOMIC_ACQUIRE) != BALLOON)
+	       __atomic_load_n(&w.told, __ATOMIC_ACQUIRE) != w.each)
 		usleep(1000);
-	return cost / BALLOON;
+	return cost / w.each;
 }
 
 /*
@@ -1138,6 +1140,29 @@ static size_t collect_soft(void)
 	return count;
 }
 
+/* As many as there must be: read() would wait for more. */
+static size_t collect_log(size_t dirty)
+{
+	struct uffd_msg msg[64];
+	size_t found = 0;
+	ssize_t len;
+	char *p;
+	int i;
+
+	while (found < dirty) {
+		len = read(w.fd, msg, sizeof(msg));
+		if (len <= 0)
+			die("read");
+		for (i = 0; i < (int)(len / sizeof(msg[0])); i++) {
+			p = (char *)(uintptr_t)msg[i].arg.remove.start;
+			uffd_protect(p, msg[i].arg.remove.end -
+					msg[i].arg.remove.start, true);
+			found++;
+		}
+	}
+	return found;
+}
+
 static void setup_dirty(void)
 {
 	w.len = 64 * MIB;
@@ -1146,8 +1171,9 @@ static void setup_dirty(void)
 	w.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (w.pagemap < 0)
 		skip("/proc/self/pagemap");
-	if (param_is("async")) {
-		new_uffd(UFFD_FEATURE_WP_ASYNC);
+	if (param_is("async") || param_is("log")) {
+		new_uffd(UFFD_FEATURE_WP_ASYNC |
+			 (param_is("log") ? WP_LOG : 0));
 		uffd_register(w.area, w.len, UFFDIO_REGISTER_MODE_WP);
 		uffd_protect(w.area, w.len, true);
 	} else if (param_is("sync")) {
@@ -1183,6 +1209,8 @@ static double collect(void)
 	if (param_is("async"))
 		found = scan(PAGE_IS_WRITTEN,
 			     PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC);
+	else if (param_is("log"))
+		found = collect_log(dirty);
 	else if (param_is("soft"))
 		found = collect_soft();
 	else if (param_is("sync"))
@@ -1393,10 +1421,10 @@ static const struct bench benches[] = {
 	  "as fault-missing, by mprotect() and SIGSEGV" },
 	{ "segv-wp", "", "ns/fault", setup_segv_wp, round_segv_wp,
 	  "as fault-wp, by mprotect() and SIGSEGV" },
-	{ "dirty-write", "async sync soft segv", "ns/write",
+	{ "dirty-write", "async log sync soft segv", "ns/write",
 	  setup_dirty, round_dirty_write,
 	  "first write to each of 256 tracked pages" },
-	{ "dirty-collect", "async sync soft segv", "ns/page",
+	{ "dirty-collect", "async log sync soft segv", "ns/page",
 	  setup_dirty, round_dirty_collect,
 	  "which of 16,384 pages were they? and again" },
 };
