@@ -576,6 +576,39 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg,
 	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->copy);
 }
 
+typedef int uffd_resolve_fn(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
+			    unsigned int nr, struct uffd_cursor *cursor,
+			    bool nowait);
+
+/* ZEROPAGE, CONTINUE and POISON: their structures say the same. */
+static __always_inline int uffd_ioctl_fill(struct userfaultfd_ctx *ctx,
+					   void __user *arg, u32 nr,
+					   uffd_resolve_fn *resolve, bool nowait)
+{
+	struct uffdio_zeropage __user *user = arg;
+	struct uffdio_zeropage fill;
+	struct uffdio_op op;
+	int ret;
+
+	static_assert(sizeof(struct uffdio_continue) == sizeof(fill));
+	static_assert(sizeof(struct uffdio_poison) == sizeof(fill));
+	static_assert(offsetof(struct uffdio_continue, mapped) ==
+		      offsetof(struct uffdio_zeropage, zeropage));
+	static_assert(offsetof(struct uffdio_poison, updated) ==
+		      offsetof(struct uffdio_zeropage, zeropage));
+	if (copy_from_user(&fill, arg,
+			   offsetof(struct uffdio_zeropage, zeropage)))
+		return -EFAULT;
+	op = (struct uffdio_op) {
+		.op = nr,
+		.mode = fill.mode,
+		.dst = fill.range.start,
+		.len = fill.range.len,
+	};
+	ret = resolve(ctx, &op, 1, NULL, nowait);
+	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->zeropage);
+}
+
 static __always_inline int
 uffd_do_zeropage(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int nr,
 		 struct uffd_cursor *cursor, bool nowait)
@@ -587,22 +620,7 @@ uffd_do_zeropage(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int
 static int uffd_ioctl_zeropage(struct userfaultfd_ctx *ctx, void __user *arg,
 			       bool nowait)
 {
-	struct uffdio_zeropage __user *user = arg;
-	struct uffdio_zeropage zero;
-	struct uffdio_op op;
-	int ret;
-
-	if (copy_from_user(&zero, arg,
-			   offsetof(struct uffdio_zeropage, zeropage)))
-		return -EFAULT;
-	op = (struct uffdio_op) {
-		.op = _UFFDIO_ZEROPAGE,
-		.mode = zero.mode,
-		.dst = zero.range.start,
-		.len = zero.range.len,
-	};
-	ret = uffd_do_zeropage(ctx, &op, 1, NULL, nowait);
-	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->zeropage);
+	return uffd_ioctl_fill(ctx, arg, _UFFDIO_ZEROPAGE, uffd_do_zeropage, nowait);
 }
 
 static __always_inline int
@@ -617,22 +635,7 @@ uffd_do_continue(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int
 static int uffd_ioctl_continue(struct userfaultfd_ctx *ctx, void __user *arg,
 			       bool nowait)
 {
-	struct uffdio_continue __user *user = arg;
-	struct uffdio_continue cont;
-	struct uffdio_op op;
-	int ret;
-
-	if (copy_from_user(&cont, arg,
-			   offsetof(struct uffdio_continue, mapped)))
-		return -EFAULT;
-	op = (struct uffdio_op) {
-		.op = _UFFDIO_CONTINUE,
-		.mode = cont.mode,
-		.dst = cont.range.start,
-		.len = cont.range.len,
-	};
-	ret = uffd_do_continue(ctx, &op, 1, NULL, nowait);
-	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->mapped);
+	return uffd_ioctl_fill(ctx, arg, _UFFDIO_CONTINUE, uffd_do_continue, nowait);
 }
 
 static __always_inline int
@@ -646,22 +649,7 @@ uffd_do_poison(struct userfaultfd_ctx *ctx, struct uffdio_op *op, unsigned int n
 static int uffd_ioctl_poison(struct userfaultfd_ctx *ctx, void __user *arg,
 			     bool nowait)
 {
-	struct uffdio_poison __user *user = arg;
-	struct uffdio_poison poison;
-	struct uffdio_op op;
-	int ret;
-
-	if (copy_from_user(&poison, arg,
-			   offsetof(struct uffdio_poison, updated)))
-		return -EFAULT;
-	op = (struct uffdio_op) {
-		.op = _UFFDIO_POISON,
-		.mode = poison.mode,
-		.dst = poison.range.start,
-		.len = poison.range.len,
-	};
-	ret = uffd_do_poison(ctx, &op, 1, NULL, nowait);
-	return ret < 0 ? ret : uffd_answer(ctx, &op, &user->updated);
+	return uffd_ioctl_fill(ctx, arg, _UFFDIO_POISON, uffd_do_poison, nowait);
 }
 
 static __always_inline int
@@ -844,8 +832,7 @@ static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
 static const struct uffd_ioctl {
 	unsigned int cmd;
 	int (*run)(struct userfaultfd_ctx *ctx, void __user *arg, bool nowait);
-	int (*resolve)(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
-		       unsigned int nr, struct uffd_cursor *cursor, bool nowait);
+	uffd_resolve_fn *resolve;
 } uffd_ioctls[] = {
 	[_UFFDIO_REGISTER]	= { UFFDIO_REGISTER,	 uffd_ioctl_register },
 	[_UFFDIO_UNREGISTER]	= { UFFDIO_UNREGISTER,	 uffd_ioctl_unregister },
