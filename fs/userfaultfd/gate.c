@@ -249,16 +249,6 @@ void userfaultfd_gate_init(struct uffd_gate *gate, struct userfaultfd_ctx *ctx,
 	gate->range[1].end = 0;
 }
 
-static bool uffd_gate_quiet(const struct uffd_gate *gate)
-{
-	const struct uffd_events *events = &gate->ctx->events;
-
-	/* Paired with __uffd_gate_open(): an event that is not unread was read. */
-	return !smp_load_acquire(&events->nr_unread) &&
-	       READ_ONCE(events->delivered) == gate->delivered &&
-	       READ_ONCE(events->generation) == gate->generation;
-}
-
 /**
  * userfaultfd_gate_quiet() - has nothing happened that the call could meet?
  * @gate: of the call
@@ -267,7 +257,12 @@ static bool uffd_gate_quiet(const struct uffd_gate *gate)
  */
 bool userfaultfd_gate_quiet(const struct uffd_gate *gate)
 {
-	return uffd_gate_quiet(gate);
+	const struct uffd_events *events = &gate->ctx->events;
+
+	/* Paired with __uffd_gate_open(): an event that is not unread was read. */
+	return !smp_load_acquire(&events->nr_unread) &&
+	       READ_ONCE(events->delivered) == gate->delivered &&
+	       READ_ONCE(events->generation) == gate->generation;
 }
 
 /**
@@ -284,7 +279,7 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 	struct uffd_events *events = &gate->ctx->events;
 	enum uffd_verdict verdict;
 
-	if (likely(uffd_gate_quiet(gate)))
+	if (likely(userfaultfd_gate_quiet(gate)))
 		return 0;
 
 	for (;;) {
