@@ -158,6 +158,12 @@ static void event_bound(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, mremap_userfaultfd_may_move(&f->vma, 4));
 	f->ctx.events.waited = UFFD_MAX_UNREAD;
 	KUNIT_EXPECT_FALSE(test, mremap_userfaultfd_may_move(&f->vma, 1));
+	/* The old place may have to be told of, even if the move is not. */
+	f->ctx.features &= ~UFFD_FEATURE_EVENT_REMAP;
+	KUNIT_EXPECT_FALSE(test, mremap_userfaultfd_may_move(&f->vma, 1));
+	f->ctx.features &= ~UFFD_FEATURE_EVENT_UNMAP;
+	KUNIT_EXPECT_TRUE(test, mremap_userfaultfd_may_move(&f->vma, 1));
+	f->ctx.features |= UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP;
 	KUNIT_EXPECT_EQ(test, userfaultfd_unmap_prep(&f->vma, FIRST, END,
 						     &events), -ENOMEM);
 	KUNIT_EXPECT_TRUE(test, list_empty(&events));

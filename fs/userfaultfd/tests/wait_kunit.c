@@ -224,6 +224,27 @@ static void wait_release(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, wake(f, 3 * STRIPE, 3 * STRIPE), 1);
 }
 
+/*
+ * Somebody else is about to wake the thread: it cannot be in two queues, so there is
+ * one to let go, and none to wake.
+ */
+static void wait_release_twice(struct kunit *test)
+{
+	struct wait_fixture *f = test->priv;
+	DEFINE_WAKE_Q(others);
+	DEFINE_WAKE_Q(wake_q);
+
+	park(f, 0, 0x1000);
+	wake_q_add(&others, current);
+	KUNIT_EXPECT_EQ(test,
+			uffd_index_release(&f->index, &f->queue, 0x1000, 0x1fff,
+					   &wake_q),
+			1);
+	KUNIT_EXPECT_TRUE(test, wake_q_empty(&wake_q));
+	uffd_wake_here(&wake_q);
+	wake_up_q(&others);
+}
+
 /* Neither if it is resolved before its message is queued. */
 static void wait_before_message(struct kunit *test)
 {
@@ -347,6 +368,7 @@ static struct kunit_case wait_cases[] = {
 	KUNIT_CASE(wait_top_of_memory),
 	KUNIT_CASE(wait_withdraws),
 	KUNIT_CASE(wait_release),
+	KUNIT_CASE(wait_release_twice),
 	KUNIT_CASE(wait_before_message),
 	KUNIT_CASE(wait_putback),
 	KUNIT_CASE(wait_returning),

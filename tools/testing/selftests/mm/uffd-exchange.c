@@ -141,6 +141,16 @@ static int run(struct exchange_test *self)
 	return exchange_on(self->fd, &self->call);
 }
 
+/* Fills some units, with a call that does nothing else. */
+static int copy_in(struct exchange_test *self, unsigned int unit,
+		   unsigned int count)
+{
+	begin(self, 0, 0);
+	while (count--)
+		add_copy(self, unit++);
+	return run(self);
+}
+
 static long run_job(void *test)
 {
 	return run(test);
@@ -335,6 +345,23 @@ TEST_F_TIMEOUT(exchange, bad_addresses, LIMIT)
 	EXPECT_TRUE(present(self, 0));
 }
 
+/* An operation takes the page away that its result is to be written to. */
+TEST_F_TIMEOUT(exchange, results_lose_their_place, LIMIT)
+{
+	struct uffdio_op *o;
+
+	ASSERT_EQ(0, copy_in(self, 0, 1));
+	begin(self, 0, 0);
+	o = add(self, _UFFDIO_MOVE, at(self, 1), self->unit, 0);
+	o->src = (unsigned long)at(self, 0);
+	memcpy(at(self, 0), self->ops, sizeof(self->ops[0]));
+	self->call.ops = (unsigned long)at(self, 0);
+	EXPECT_EQ(-EFAULT, run(self));
+	EXPECT_EQ(1, self->call.done);
+	EXPECT_FALSE(present(self, 0));
+	EXPECT_TRUE(present(self, 1));
+}
+
 /* Messages that cannot be written stay, and the operations have been run. */
 TEST_F_TIMEOUT(exchange, bad_place_for_messages, LIMIT)
 {
@@ -365,10 +392,7 @@ TEST_F_TIMEOUT(exchange, bad_place_for_messages, LIMIT)
 	begin(self, 2, 0);
 	ASSERT_EQ(1, run(self));
 	EXPECT_TRUE(got_fault(self, 0, 2));
-	begin(self, 0, 0);
-	add_copy(self, 1);
-	add_copy(self, 2);
-	EXPECT_EQ(0, run(self));
+	EXPECT_EQ(0, copy_in(self, 1, 2));
 	EXPECT_TRUE(uk_join_all(&self->t[1], 2));
 }
 
@@ -826,10 +850,7 @@ TEST_F_TIMEOUT(exchange, time_limit, LIMIT)
 	ASSERT_TRUE(fault_at(self, 2));
 	ASSERT_TRUE(uk_join(&caller, UK_SOON));
 	EXPECT_EQ(1, caller.ret);
-	begin(self, 0, 0);
-	add_copy(self, 1);
-	add_copy(self, 2);
-	EXPECT_EQ(0, run(self));
+	EXPECT_EQ(0, copy_in(self, 1, 2));
 	EXPECT_TRUE(uk_join_all(&self->t[1], 2));
 }
 
@@ -1257,10 +1278,7 @@ TEST_F_TIMEOUT(exchange, arrays_in_fresh_memory, LIMIT)
 	self->call.msgs = (unsigned long)stack - 64;
 	ASSERT_EQ(1, run(self));
 	EXPECT_TRUE(uk_is_fault((void *)(stack - 64), at(self, 2)));
-	begin(self, 0, 0);
-	add_copy(self, 1);
-	add_copy(self, 2);
-	EXPECT_EQ(0, run(self));
+	EXPECT_EQ(0, copy_in(self, 1, 2));
 	EXPECT_TRUE(uk_join_all(&self->t[1], 2));
 }
 
