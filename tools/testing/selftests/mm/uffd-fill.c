@@ -994,65 +994,6 @@ TEST_F_TIMEOUT(fill, only_the_range_is_woken, LIMIT)
 
 /* The kernel's own accesses. */
 
-struct access {
-	char *addr;
-	size_t len;
-	int pipe[2];
-	char *out;		/* what was seen, if the access reads */
-};
-
-static long by_read(void *arg)
-{
-	struct access *a = arg;
-	ssize_t n = read(a->pipe[0], a->addr, 8);
-
-	return n < 0 ? -errno : n;
-}
-
-static long by_write(void *arg)
-{
-	struct access *a = arg;
-	ssize_t n = write(a->pipe[1], a->addr, 8);
-
-	return n < 0 ? -errno : n;
-}
-
-static long by_vmsplice(void *arg)
-{
-	struct access *a = arg;
-	struct iovec iov = { .iov_base = a->addr, .iov_len = 8 };
-	ssize_t n = vmsplice(a->pipe[1], &iov, 1, 0);
-
-	return n < 0 ? -errno : n;
-}
-
-static long by_vm_readv(void *arg)
-{
-	struct access *a = arg;
-	struct iovec there = { .iov_base = a->addr, .iov_len = 8 };
-	struct iovec here = { .iov_base = a->out, .iov_len = 8 };
-	ssize_t n = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
-
-	return n < 0 ? -errno : n;
-}
-
-static long by_vm_writev(void *arg)
-{
-	struct access *a = arg;
-	struct iovec there = { .iov_base = a->addr, .iov_len = 8 };
-	struct iovec here = { .iov_base = a->out, .iov_len = 8 };
-	ssize_t n = process_vm_writev(getpid(), &here, 1, &there, 1, 0);
-
-	return n < 0 ? -errno : n;
-}
-
-static long by_populate(void *arg)
-{
-	struct access *a = arg;
-
-	return madvise(a->addr, a->len, MADV_POPULATE_WRITE) ? -errno : 0;
-}
-
 static const struct {
 	const char *name;
 	long (*fn)(void *arg);
@@ -1060,15 +1001,15 @@ static const struct {
 	bool stores;		/* "kernel!!" ends up in memory */
 	bool shows;		/* the content ends up in the pipe */
 } accesses[] = {
-	{ "read", by_read, 8, true, false },
-	{ "write", by_write, 8, false, true },
-	{ "vmsplice", by_vmsplice, 8, false, true },
-	{ "process_vm_readv", by_vm_readv, 8, false, false },
-	{ "process_vm_writev", by_vm_writev, 8, true, false },
-	{ "MADV_POPULATE_WRITE", by_populate, 0, false, false },
+	{ "read", uk_by_read, 8, true, false },
+	{ "write", uk_by_write, 8, false, true },
+	{ "vmsplice", uk_by_vmsplice, 8, false, true },
+	{ "process_vm_readv", uk_by_vm_readv, 8, false, false },
+	{ "process_vm_writev", uk_by_vm_writev, 8, true, false },
+	{ "MADV_POPULATE_WRITE", uk_by_populate, 0, false, false },
 };
 
-static int access_prepare(struct access *a, struct fill_test *self,
+static int access_prepare(struct uk_access *a, struct fill_test *self,
 			  unsigned int i, char *out)
 {
 	memcpy(out, "kernel!!", 8);
@@ -1077,12 +1018,12 @@ static int access_prepare(struct access *a, struct fill_test *self,
 	a->out = out;
 	if (pipe2(a->pipe, O_CLOEXEC))
 		return -errno;
-	if (accesses[i].fn == by_read && write(a->pipe[1], out, 8) != 8)
+	if (accesses[i].fn == uk_by_read && write(a->pipe[1], out, 8) != 8)
 		return -EIO;
 	return uk_drop(&self->m, at(self, 1), self->unit);
 }
 
-static void access_done(struct access *a)
+static void access_done(struct uk_access *a)
 {
 	close(a->pipe[0]);
 	close(a->pipe[1]);
@@ -1096,7 +1037,7 @@ TEST_F_TIMEOUT(fill, the_kernel_waits_too, LIMIT)
 		char out[8], seen[8] = "";
 		struct uffd_msg msg;
 		struct uk_thread t;
-		struct access a;
+		struct uk_access a;
 
 		ASSERT_EQ(0, access_prepare(&a, self, i, out));
 		ASSERT_EQ(0, uk_start(&t, accesses[i].fn, &a));
@@ -1114,7 +1055,7 @@ TEST_F_TIMEOUT(fill, the_kernel_waits_too, LIMIT)
 			EXPECT_EQ(8, read(a.pipe[0], seen, 8));
 			EXPECT_EQ(0, memcmp(seen, from(self, 1), 8));
 		}
-		EXPECT_EQ(0, memcmp(out, accesses[i].fn == by_vm_readv ?
+		EXPECT_EQ(0, memcmp(out, accesses[i].fn == uk_by_vm_readv ?
 				    from(self, 1) : "kernel!!", 8));
 		EXPECT_EQ(0, memcmp(at(self, 1), accesses[i].stores ?
 				    "kernel!!" : from(self, 1), 8));
@@ -1132,7 +1073,7 @@ static void no_kernel_access(struct __test_metadata *_metadata,
 
 	for (i = 0; i < ARRAY_SIZE(accesses); i++) {
 		struct uffd_msg msg;
-		struct access a;
+		struct uk_access a;
 		char out[8];
 
 		ASSERT_EQ(0, access_prepare(&a, self, i, out));

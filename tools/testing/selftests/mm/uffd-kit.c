@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
@@ -852,6 +853,92 @@ bool uk_stays(struct uk_thread *t)
 {
 	uk_sleep(UK_PAUSE);
 	return !uk_finished(t);
+}
+
+__u64 uk_fault_flags(int fd, const struct uk_mem *mem, struct uk_thread *t,
+		     const char *addr)
+{
+	const char *base = addr - (addr - mem->area) % mem->unit;
+	long long end = uk_now() + UK_SOON;
+	struct uffd_msg msg;
+
+	while (uk_now() < end) {
+		bool done = uk_finished(t);
+
+		if (uk_read(fd, &msg, 1) == 1)
+			return uk_is_fault(&msg, base) ?
+			       msg.arg.pagefault.flags : UK_STRANGE;
+		if (done)
+			return UK_NO_FAULT;
+		uk_sleep(1);
+	}
+	return UK_STRANGE;
+}
+
+long uk_count_up(void *counter)
+{
+	struct uk_counter *c = counter;
+	unsigned int i;
+
+	for (i = 0; !uk_get(&c->stop); i = (i + 1) % UK_COUNTED) {
+		unsigned int *p = (unsigned int *)uk_at(c->mem, i);
+
+		uk_set(p, uk_get(p) + 1);
+		c->sum[i]++;
+	}
+	return 0;
+}
+
+long uk_by_read(void *arg)
+{
+	struct uk_access *a = arg;
+	ssize_t n = read(a->pipe[0], a->addr, 8);
+
+	return n < 0 ? -errno : n;
+}
+
+long uk_by_write(void *arg)
+{
+	struct uk_access *a = arg;
+	ssize_t n = write(a->pipe[1], a->addr, 8);
+
+	return n < 0 ? -errno : n;
+}
+
+long uk_by_vmsplice(void *arg)
+{
+	struct uk_access *a = arg;
+	struct iovec iov = { .iov_base = a->addr, .iov_len = 8 };
+	ssize_t n = vmsplice(a->pipe[1], &iov, 1, 0);
+
+	return n < 0 ? -errno : n;
+}
+
+long uk_by_vm_readv(void *arg)
+{
+	struct uk_access *a = arg;
+	struct iovec there = { .iov_base = a->addr, .iov_len = 8 };
+	struct iovec here = { .iov_base = a->out, .iov_len = 8 };
+	ssize_t n = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+
+	return n < 0 ? -errno : n;
+}
+
+long uk_by_vm_writev(void *arg)
+{
+	struct uk_access *a = arg;
+	struct iovec there = { .iov_base = a->addr, .iov_len = 8 };
+	struct iovec here = { .iov_base = a->out, .iov_len = 8 };
+	ssize_t n = process_vm_writev(getpid(), &here, 1, &there, 1, 0);
+
+	return n < 0 ? -errno : n;
+}
+
+long uk_by_populate(void *arg)
+{
+	struct uk_access *a = arg;
+
+	return madvise(a->addr, a->len, MADV_POPULATE_WRITE) ? -errno : 0;
 }
 
 static char thread_state(pid_t tid)

@@ -211,6 +211,15 @@ bool uk_stays(struct uk_thread *t);
 /* Wait until the thread sleeps in the kernel and goes on sleeping. */
 bool uk_asleep(pid_t tid);
 
+/*
+ * The flags of the fault at an address in the memory that a thread reports on a
+ * descriptor before it ends; or that there was none, or another message.
+ */
+#define UK_NO_FAULT	((__u64)-1)
+#define UK_STRANGE	((__u64)-2)
+__u64 uk_fault_flags(int fd, const struct uk_mem *mem, struct uk_thread *t,
+		     const char *addr);
+
 /* Bodies for threads: a byte read, a byte written, a system call. */
 long uk_peek(void *addr);
 long uk_poke(void *addr);
@@ -221,6 +230,34 @@ struct uk_call {
 };
 
 long uk_call(void *call);
+
+/* Counts in the first word of each of some units, until it is stopped. */
+#define UK_COUNTED	6
+struct uk_counter {
+	struct uk_mem *mem;
+	bool stop;
+	unsigned int sum[UK_COUNTED];	/* what its unit should say */
+};
+
+long uk_count_up(void *counter);
+
+/*
+ * Accesses of the kernel's to 8 bytes, or to @len where it populates. They return how
+ * many, or -errno.
+ */
+struct uk_access {
+	char *addr;
+	size_t len;
+	int pipe[2];
+	char *out;		/* the other side of what is no pipe */
+};
+
+long uk_by_read(void *access);
+long uk_by_write(void *access);
+long uk_by_vmsplice(void *access);
+long uk_by_vm_readv(void *access);
+long uk_by_vm_writev(void *access);
+long uk_by_populate(void *access);
 
 /* Run fn and return the SIGBUS or SIGSEGV that it died of, or 0. */
 int uk_catch(long (*fn)(void *arg), void *arg, void **where, int *code);

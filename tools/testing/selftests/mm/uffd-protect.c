@@ -200,40 +200,17 @@ static bool no_markers(struct protect_test *self)
 	return !uk_pages(self->m.area, self->m.len, UK_PM_SWAP);
 }
 
-/* No fault ... */
-#define NONE		((__u64)-1)
-/* ... or an unexpected message. */
-#define STRANGE		((__u64)-2)
-
-/* The flags of the fault that a thread reports before it ends. */
 static __u64 fault_of(struct protect_test *self, struct uk_thread *t,
 		      const char *addr)
 {
-	long long end = uk_now() + UK_SOON;
-	struct uffd_msg msg;
-
-	while (uk_now() < end) {
-		bool done = uk_finished(t);
-
-		if (uk_read(self->fd, &msg, 1) == 1) {
-			const char *base = addr - (addr - self->m.area) %
-						  self->unit;
-
-			return uk_is_fault(&msg, base) ?
-			       msg.arg.pagefault.flags : STRANGE;
-		}
-		if (done)
-			return NONE;
-		uk_sleep(1);
-	}
-	return STRANGE;
+	return uk_fault_flags(self->fd, &self->m, t, addr);
 }
 
 static __u64 write_to(struct protect_test *self, struct uk_thread *t,
 		      char *addr)
 {
 	if (uk_start(t, uk_poke, addr))
-		return STRANGE;
+		return UK_STRANGE;
 	return fault_of(self, t, addr);
 }
 
@@ -242,7 +219,7 @@ static bool writes(struct protect_test *self, char *addr)
 {
 	struct uk_thread t;
 
-	return write_to(self, &t, addr) == NONE && uk_join(&t, UK_SOON) &&
+	return write_to(self, &t, addr) == UK_NO_FAULT && uk_join(&t, UK_SOON) &&
 	       (unsigned char)*addr == 0xa5;
 }
 
@@ -314,7 +291,7 @@ TEST_F_TIMEOUT(protect, reading_is_free, LIMIT)
 		struct uk_thread t;
 
 		ASSERT_EQ(0, uk_start(&t, uk_peek, at(self, i) + 40));
-		EXPECT_EQ(NONE, fault_of(self, &t, at(self, i)));
+		EXPECT_EQ(UK_NO_FAULT, fault_of(self, &t, at(self, i)));
 		EXPECT_TRUE(uk_join(&t, UK_SOON));
 		EXPECT_TRUE(holds(self, i, i));
 	}
@@ -759,7 +736,7 @@ TEST_F_TIMEOUT(protect, filling_a_protected_hole, LIMIT)
 	UK_EXPECT_FILL(0, self->unit,
 		       uk_copy(self->fd, at(self, 1), from(self, 1), self->unit,
 			       0));
-	EXPECT_EQ(NONE, fault_of(self, &t, at(self, 1)));
+	EXPECT_EQ(UK_NO_FAULT, fault_of(self, &t, at(self, 1)));
 	EXPECT_TRUE(uk_join(&t, UK_SOON));
 	EXPECT_EQ(0, bits(self, 1, 1));
 	UK_EXPECT_FILL(0, self->unit,
@@ -945,7 +922,7 @@ TEST_F_TIMEOUT(protect, registered_again_without, LIMIT)
 	if (!getenv("UFFD_LARGE"))
 		return;		/* kernels up to 6.12 leave the bits behind */
 	/* No fault that nobody could resolve. */
-	EXPECT_EQ(NONE, write_to(self, &t, at(self, 0)));
+	EXPECT_EQ(UK_NO_FAULT, write_to(self, &t, at(self, 0)));
 	EXPECT_TRUE(uk_join(&t, UK_SOON));
 	EXPECT_TRUE(no_bits(self));
 	EXPECT_TRUE(no_markers(self));
@@ -1505,29 +1482,9 @@ TEST_F_TIMEOUT(protect, read_by_the_kernel, LIMIT)
 
 /* Writers and the one who protects, in turn and at once. */
 
-struct counter {
-	struct protect_test *self;
-	bool stop;
-	unsigned int sum[UNITS];	/* what its unit should say */
-};
-
-static long count_up(void *arg)
-{
-	struct counter *c = arg;
-	unsigned int i;
-
-	for (i = 0; !uk_get(&c->stop); i = (i + 1) % UNITS) {
-		unsigned int *p = (unsigned int *)at(c->self, i);
-
-		uk_set(p, uk_get(p) + 1);
-		c->sum[i]++;
-	}
-	return 0;
-}
-
 TEST_F_TIMEOUT(protect, writers_and_protection, LIMIT)
 {
-	struct counter c = { .self = self };
+	struct uk_counter c = { .mem = &self->m };
 	long long end = uk_now() + 300;
 	struct uffd_msg msg;
 	struct uk_thread t;
@@ -1535,7 +1492,7 @@ TEST_F_TIMEOUT(protect, writers_and_protection, LIMIT)
 
 	for (i = 0; i < UNITS; i++)
 		uk_set((unsigned int *)at(self, i), 0);
-	ASSERT_EQ(0, uk_start(&t, count_up, &c));
+	ASSERT_EQ(0, uk_start(&t, uk_count_up, &c));
 	while (uk_now() < end) {
 		unsigned int seen[UNITS];
 
@@ -1755,7 +1712,7 @@ TEST_F_TIMEOUT(async, with_missing, LIMIT)
 	UK_EXPECT_FILL(0, 2 * p->unit, uk_copy(p->fd, at(p, 1), src,
 					       2 * p->unit,
 					       UFFDIO_COPY_MODE_WP));
-	EXPECT_EQ(NONE, fault_of(p, &t, at(p, 1)));
+	EXPECT_EQ(UK_NO_FAULT, fault_of(p, &t, at(p, 1)));
 	EXPECT_TRUE(uk_join(&t, UK_SOON));
 	EXPECT_EQ(1 << 1, written(self, 0));
 	EXPECT_TRUE(writes(p, at(p, 2)));

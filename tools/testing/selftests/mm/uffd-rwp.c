@@ -213,36 +213,10 @@ static bool holds(struct rwp_test *self, unsigned int unit)
 	return uk_painted(at(self, unit), self->unit, unit);
 }
 
-/* No fault ... */
-#define NONE		((__u64)-1)
-/* ... or an unexpected message. */
-#define STRANGE		((__u64)-2)
-
-/* The flags of the fault that a thread reports on a descriptor before it ends. */
-static __u64 fault_on(int fd, struct rwp_test *self, struct uk_thread *t,
-		      const char *addr)
-{
-	const char *base = addr - (addr - self->m.area) % self->unit;
-	long long end = uk_now() + UK_SOON;
-	struct uffd_msg msg;
-
-	while (uk_now() < end) {
-		bool done = uk_finished(t);
-
-		if (uk_read(fd, &msg, 1) == 1)
-			return uk_is_fault(&msg, base) ?
-			       msg.arg.pagefault.flags : STRANGE;
-		if (done)
-			return NONE;
-		uk_sleep(1);
-	}
-	return STRANGE;
-}
-
 static __u64 fault_of(struct rwp_test *self, struct uk_thread *t,
 		      const char *addr)
 {
-	return fault_on(self->fd, self, t, addr);
+	return uk_fault_flags(self->fd, &self->m, t, addr);
 }
 
 /* An access that is nobody's concern, and what it reads, or -1. */
@@ -250,7 +224,7 @@ static long peeks(struct rwp_test *self, char *addr)
 {
 	struct uk_thread t;
 
-	if (uk_start(&t, uk_peek, addr) || fault_of(self, &t, addr) != NONE ||
+	if (uk_start(&t, uk_peek, addr) || fault_of(self, &t, addr) != UK_NO_FAULT ||
 	    !uk_join(&t, UK_SOON))
 		return -1;
 	return t.ret;
@@ -261,7 +235,7 @@ static bool writes(struct rwp_test *self, char *addr)
 	struct uk_thread t;
 
 	return !uk_start(&t, uk_poke, addr) &&
-	       fault_of(self, &t, addr) == NONE && uk_join(&t, UK_SOON) &&
+	       fault_of(self, &t, addr) == UK_NO_FAULT && uk_join(&t, UK_SOON) &&
 	       peeks(self, addr) == 0xa5;
 }
 
@@ -1053,70 +1027,44 @@ TEST_F_TIMEOUT(rwp, collapse, LIMIT)
 
 /* Accesses by the kernel. */
 
-struct access {
-	char *addr;
-	int pipe[2];
-};
-
-static long by_write(void *arg)
-{
-	struct access *a = arg;
-	ssize_t n = write(a->pipe[1], a->addr, 8);
-
-	return n < 0 ? -errno : n;
-}
-
-static long by_read(void *arg)
-{
-	struct access *a = arg;
-	ssize_t n = write(a->pipe[1], "kernel!!", 8);
-
-	n = read(a->pipe[0], a->addr, 8);
-	return n < 0 ? -errno : n;
-}
-
-static long by_vm_readv(void *arg)
-{
-	struct access *a = arg;
-	char text[8];
-	struct iovec there = { .iov_base = a->addr, .iov_len = 8 };
-	struct iovec here = { .iov_base = text, .iov_len = 8 };
-	ssize_t n = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
-
-	return n < 0 ? -errno : n;
-}
-
-static long by_vm_writev(void *arg)
-{
-	struct access *a = arg;
-	char text[] = "kernel!!";
-	struct iovec there = { .iov_base = a->addr, .iov_len = 8 };
-	struct iovec here = { .iov_base = text, .iov_len = 8 };
-	ssize_t n = process_vm_writev(getpid(), &here, 1, &there, 1, 0);
-
-	return n < 0 ? -errno : n;
-}
-
 static const struct {
 	const char *name;
 	long (*fn)(void *arg);
 	__u64 flags;
 } accesses[] = {
-	{ "write", by_write, READ_FAULT },
-	{ "read", by_read, WRITE_FAULT },
-	{ "process_vm_readv", by_vm_readv, READ_FAULT },
-	{ "process_vm_writev", by_vm_writev, WRITE_FAULT },
+	{ "write", uk_by_write, READ_FAULT },
+	{ "read", uk_by_read, WRITE_FAULT },
+	{ "process_vm_readv", uk_by_vm_readv, READ_FAULT },
+	{ "process_vm_writev", uk_by_vm_writev, WRITE_FAULT },
 };
+
+/* An access to 8 bytes, with "kernel!!" on its other side. */
+static int access_prepare(struct uk_access *a, char *addr, char *out)
+{
+	memcpy(out, "kernel!!", 8);
+	a->addr = addr;
+	a->out = out;
+	if (pipe2(a->pipe, O_CLOEXEC))
+		return -errno;
+	return write(a->pipe[1], out, 8) == 8 ? 0 : -EIO;
+}
+
+static void access_done(struct uk_access *a)
+{
+	close(a->pipe[0]);
+	close(a->pipe[1]);
+}
 
 TEST_F_TIMEOUT(rwp, access_by_the_kernel, LIMIT)
 {
+	struct uk_access a;
+	char out[8];
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(accesses); i++) {
-		struct access a = { .addr = at(self, 1) + 64 };
 		struct uk_thread t;
 
-		ASSERT_EQ(0, pipe(a.pipe));
+		ASSERT_EQ(0, access_prepare(&a, at(self, 1) + 64, out));
 		ASSERT_EQ(0, track(self, 0, 3));
 		ASSERT_EQ(0, uk_start(&t, accesses[i].fn, &a));
 		EXPECT_EQ(accesses[i].flags, fault_of(self, &t, a.addr)) {
@@ -1128,26 +1076,25 @@ TEST_F_TIMEOUT(rwp, access_by_the_kernel, LIMIT)
 		EXPECT_EQ(8, t.ret);
 		EXPECT_EQ(2, bits(self, 0, 3));
 		EXPECT_EQ(0, untrack(self, 0, UNITS));
-		close(a.pipe[0]);
-		close(a.pipe[1]);
+		access_done(&a);
 	}
 	EXPECT_EQ(0, memcmp(at(self, 1) + 64, "kernel!!", 8));
 }
 
 static void refused(struct __test_metadata *_metadata, struct rwp_test *self)
 {
-	struct access a = { .addr = at(self, 1) + 64 };
+	struct uk_access a;
 	struct uffd_msg msg;
+	char out[8];
 	unsigned int i;
 
 	ASSERT_EQ(0, track(self, 1, 1));
 	for (i = 0; i < ARRAY_SIZE(accesses); i++) {
-		ASSERT_EQ(0, pipe(a.pipe));
+		ASSERT_EQ(0, access_prepare(&a, at(self, 1) + 64, out));
 		EXPECT_EQ(-EFAULT, accesses[i].fn(&a)) {
 			TH_LOG("%s", accesses[i].name);
 		}
-		close(a.pipe[0]);
-		close(a.pipe[1]);
+		access_done(&a);
 	}
 	EXPECT_EQ(-EAGAIN, uk_read(self->fd, &msg, 1));
 	EXPECT_EQ(1, bits(self, 1, 1));
@@ -1251,20 +1198,19 @@ TEST_F_TIMEOUT(rwp, async_holes, LIMIT)
 
 TEST_F_TIMEOUT(rwp, async_by_the_kernel, LIMIT)
 {
+	struct uk_access a;
+	char out[8];
 	unsigned int i;
 
 	ASSERT_EQ(0, refit(self, 0, SYNC | ASYNC, RWP));
 	for (i = 0; i < ARRAY_SIZE(accesses); i++) {
-		struct access a = { .addr = at(self, 3) + 64 };
-
-		ASSERT_EQ(0, pipe(a.pipe));
+		ASSERT_EQ(0, access_prepare(&a, at(self, 3) + 64, out));
 		ASSERT_EQ(0, track(self, 0, UNITS));
 		EXPECT_EQ(8, accesses[i].fn(&a));
 		EXPECT_EQ(1 << 3, accessed(self)) {
 			TH_LOG("%s", accesses[i].name);
 		}
-		close(a.pipe[0]);
-		close(a.pipe[1]);
+		access_done(&a);
 	}
 }
 
@@ -1420,30 +1366,9 @@ TEST_F_TIMEOUT(rwp, set_mode_and_missing, LIMIT)
 	EXPECT_TRUE(uk_join(&t, UK_SOON));
 }
 
-struct counter {
-	struct rwp_test *self;
-	bool stop;
-	unsigned int sum[UNITS];	/* what its unit should say */
-};
-
-static long count_up(void *arg)
+/* Accesses, tracking and switching at once: nothing is lost, nobody is stuck. */TEST_F_TIMEOUT(rwp, set_mode_under_way, LIMIT)
 {
-	struct counter *c = arg;
-	unsigned int i;
-
-	for (i = 0; !uk_get(&c->stop); i = (i + 1) % UNITS) {
-		unsigned int *p = (unsigned int *)at(c->self, i);
-
-		uk_set(p, uk_get(p) + 1);
-		c->sum[i]++;
-	}
-	return 0;
-}
-
-/* Accesses, tracking and switching at once: nothing is lost, nobody is stuck. */
-TEST_F_TIMEOUT(rwp, set_mode_under_way, LIMIT)
-{
-	struct counter c = { .self = self };
+	struct uk_counter c = { .mem = &self->m };
 	long long end = uk_now() + 500;
 	struct uffd_msg msg;
 	struct uk_thread t;
@@ -1451,7 +1376,7 @@ TEST_F_TIMEOUT(rwp, set_mode_under_way, LIMIT)
 
 	for (i = 0; i < UNITS; i++)
 		uk_set((unsigned int *)at(self, i), 0);
-	ASSERT_EQ(0, uk_start(&t, count_up, &c));
+	ASSERT_EQ(0, uk_start(&t, uk_count_up, &c));
 	while (uk_now() < end) {
 		ASSERT_EQ(0, track(self, 0, UNITS));
 		ASSERT_EQ(1, uk_next(self->fd, &msg));
