@@ -16,6 +16,17 @@
 static struct kmem_cache *uffd_ctx_cache __ro_after_init;
 
 /**
+ * uffd_ctx_init() - bring the parts of a context into being
+ * @ctx: a context that is all zeroes
+ */
+void uffd_ctx_init(struct userfaultfd_ctx *ctx)
+{
+	uffd_events_init(&ctx->events);
+	uffd_queue_init(&ctx->queue);
+	uffd_index_init(&ctx->index);
+}
+
+/**
  * uffd_ctx_alloc() - make a context
  * @mm: whose memory it will serve
  * @flags: of userfaultfd(2)
@@ -35,9 +46,7 @@ struct userfaultfd_ctx *uffd_ctx_alloc(struct mm_struct *mm,
 	ctx->flags = flags;
 	ctx->features = features;
 	ctx->initialized = features != 0;
-	uffd_events_init(&ctx->events);
-	uffd_queue_init(&ctx->queue);
-	uffd_index_init(&ctx->index);
+	uffd_ctx_init(ctx);
 	mmgrab(mm);
 	ctx->mm = mm;
 	return ctx;

@@ -355,6 +355,7 @@ struct userfaultfd_ctx {
 	struct uffd_index index;
 };
 
+void uffd_ctx_init(struct userfaultfd_ctx *ctx);
 struct userfaultfd_ctx *uffd_ctx_alloc(struct mm_struct *mm,
 				       unsigned int flags, u64 features);
 void uffd_ctx_get(struct userfaultfd_ctx *ctx);

@@ -25,9 +25,7 @@ static int event_test_init(struct kunit *test)
 
 	f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, f);
-	uffd_events_init(&f->ctx.events);
-	uffd_queue_init(&f->ctx.queue);
-	uffd_index_init(&f->ctx.index);
+	uffd_ctx_init(&f->ctx);
 	/* It is not on the heap, and must never be freed. */
 	refcount_set(&f->ctx.refs, 1000);
 	f->ctx.features = UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP;

@@ -58,9 +58,7 @@ static int exchange_test_init(struct kunit *test)
 	f->user_op = (void __user *)(addr + sizeof(*f->user));
 	f->ctx.mm = current->mm;
 	f->ctx.initialized = true;
-	uffd_events_init(&f->ctx.events);
-	uffd_queue_init(&f->ctx.queue);
-	uffd_index_init(&f->ctx.index);
+	uffd_ctx_init(&f->ctx);
 	f->most = NR_OPS;
 	f->waits = -1;
 	test->priv = f;

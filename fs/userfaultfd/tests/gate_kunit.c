@@ -27,9 +27,7 @@ static int gate_test_init(struct kunit *test)
 
 	f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, f);
-	uffd_events_init(&f->ctx.events);
-	uffd_queue_init(&f->ctx.queue);
-	uffd_index_init(&f->ctx.index);
+	uffd_ctx_init(&f->ctx);
 	for (i = 0; i < NR_EVENTS; i++) {
 		f->event[i].ctx = &f->ctx;
 		init_completion(&f->event[i].done);

@@ -65,9 +65,7 @@ static int memory_test_init(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, f);
 	refcount_set(&f->ctx.refs, 1000);
 	f->ctx.initialized = true;
-	uffd_events_init(&f->ctx.events);
-	uffd_queue_init(&f->ctx.queue);
-	uffd_index_init(&f->ctx.index);
+	uffd_ctx_init(&f->ctx);
 	f->event.ctx = &f->ctx;
 	init_completion(&f->event.done);
 	test->priv = f;

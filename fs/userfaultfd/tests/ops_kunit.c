@@ -131,9 +131,7 @@ static int ops_test_init(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, f);
 	refcount_set(&f->ctx.refs, 1000);
 	f->ctx.initialized = true;
-	uffd_events_init(&f->ctx.events);
-	uffd_queue_init(&f->ctx.queue);
-	uffd_index_init(&f->ctx.index);
+	uffd_ctx_init(&f->ctx);
 	test->priv = f;
 	return 0;
 }
