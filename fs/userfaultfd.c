@@ -879,7 +879,7 @@ static noinline int uffd_ioctl_exchange(struct file *file, void __user *arg)
 
 	if (!uffd_has(ctx, UFFD_FEATURE_EXCHANGE))
 		return -EINVAL;
-	return uffd_exchange(ctx, file, arg, &calls);
+	return uffd_exchange_run(ctx, file, arg, &calls);
 }
 
 static long userfaultfd_ioctl(struct file *file, unsigned int cmd,

@@ -450,7 +450,7 @@ static int uffd_exchange_check(const struct uffdio_exchange *arg)
 }
 
 /**
- * uffd_exchange() - resolve faults, then wait for the next messages
+ * uffd_exchange_run() - resolve faults, then wait for the next messages
  * @ctx: a context that is initialized
  * @file: its file
  * @user: what to do
@@ -461,9 +461,9 @@ static int uffd_exchange_check(const struct uffdio_exchange *arg)
  * Return: how many messages there are, or -errno: see
  * Documentation/admin-guide/mm/userfaultfd.rst.
  */
-int uffd_exchange(struct userfaultfd_ctx *ctx, struct file *file,
-		  struct uffdio_exchange __user *user,
-		  const struct uffd_exchange_calls *calls)
+int uffd_exchange_run(struct userfaultfd_ctx *ctx, struct file *file,
+		      struct uffdio_exchange __user *user,
+		      const struct uffd_exchange_calls *calls)
 {
 	struct uffd_exchange x = {
 		.ctx = ctx,

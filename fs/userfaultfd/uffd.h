@@ -447,8 +447,8 @@ struct uffd_exchange_calls {
 			   struct uffd_batch *batch, struct iov_iter *to);
 };
 
-int uffd_exchange(struct userfaultfd_ctx *ctx, struct file *file,
-		  struct uffdio_exchange __user *user,
-		  const struct uffd_exchange_calls *calls);
+int uffd_exchange_run(struct userfaultfd_ctx *ctx, struct file *file,
+		      struct uffdio_exchange __user *user,
+		      const struct uffd_exchange_calls *calls);
 
 #endif /* _FS_USERFAULTFD_UFFD_H */

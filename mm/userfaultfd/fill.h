@@ -163,7 +163,9 @@ bool uffd_fill_beyond_file(const struct uffd_fill *fill, unsigned long addr);
  * @gate: of the call
  * @cursor: of the calls, or NULL
  *
- * Context and return value are those of userfaultfd_gate_pass().
+ * Context: as of userfaultfd_gate_pass(), but for the lock of the VMA of @cursor.
+ *
+ * Return: as of userfaultfd_gate_pass().
  */
 static inline int uffd_enter(struct uffd_gate *gate, struct uffd_cursor *cursor)
 {

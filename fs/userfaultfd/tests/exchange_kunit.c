@@ -122,7 +122,7 @@ static int run(struct exchange_fixture *f)
 	if (copy_to_user(f->user_op, f->op, sizeof(f->op)) ||
 	    copy_to_user(f->user, &f->arg, sizeof(f->arg)))
 		return -ENXIO;
-	ret = uffd_exchange(&f->ctx, &f->file, f->user, &calls);
+	ret = uffd_exchange_run(&f->ctx, &f->file, f->user, &calls);
 	if (copy_from_user(&f->arg, f->user, sizeof(f->arg)))
 		return -ENXIO;
 	return ret;
