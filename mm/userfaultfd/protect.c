@@ -114,10 +114,10 @@ static int uffd_protect_vmas(struct mmu_gather *tlb, struct mm_struct *mm,
 			     vm_flags_t mode, bool enable)
 {
 	unsigned long flags = enable ? MM_CP_UFFD_WP : MM_CP_UFFD_WP_RESOLVE;
-	VMA_ITERATOR(vmi, mm, start);
 	unsigned long end = start + len;
 	struct vm_area_struct *vma;
 	int ret = -ENOENT;
+	VMA_ITERATOR(vmi, mm, start);
 
 	if (mode != VM_UFFD_WP) {
 		flags = enable ? MM_CP_UFFD_RWP : MM_CP_UFFD_RWP_RESOLVE;

@@ -1366,7 +1366,8 @@ TEST_F_TIMEOUT(rwp, set_mode_and_missing, LIMIT)
 	EXPECT_TRUE(uk_join(&t, UK_SOON));
 }
 
-/* Accesses, tracking and switching at once: nothing is lost, nobody is stuck. */TEST_F_TIMEOUT(rwp, set_mode_under_way, LIMIT)
+/* Accesses, tracking and switching at once: nothing is lost, nobody is stuck. */
+TEST_F_TIMEOUT(rwp, set_mode_under_way, LIMIT)
 {
 	struct uk_counter c = { .mem = &self->m };
 	long long end = uk_now() + 500;
