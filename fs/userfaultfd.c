@@ -52,7 +52,7 @@ static struct userfaultfd_ctx *uffd_ctx_of(const struct file *file)
 
 static bool uffd_initialized(const struct userfaultfd_ctx *ctx)
 {
-	/* Paired with uffd_enable(): the features are final. */
+	/* Paired with uffd_enable(): the features are there. */
 	return smp_load_acquire(&ctx->initialized);
 }
 
@@ -291,11 +291,12 @@ static u64 uffd_features(void)
 	if (!uffd_supports_wp_marker())
 		features &= ~(UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 			      UFFD_FEATURE_WP_UNPOPULATED |
-			      UFFD_FEATURE_WP_ASYNC);
+			      UFFD_FEATURE_WP_ASYNC |
+			      UFFD_FEATURE_WP_SET_MODE);
 	return features;
 }
 
-/* Makes the features final, once. */
+/* Sets the features, once. */
 static bool uffd_enable(struct userfaultfd_ctx *ctx, u64 features)
 {
 	bool first;
@@ -340,8 +341,8 @@ static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg
 	ret = uffd_check_api(ctx, &api);
 	if (!ret) {
 		features = api.features;
-		/* Writes to absent pages must not escape it. */
-		if (features & UFFD_FEATURE_WP_ASYNC)
+		/* Writes to absent pages must not escape it, be it on now or later. */
+		if (features & (UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_SET_MODE))
 			features |= UFFD_FEATURE_WP_UNPOPULATED;
 		api.features = uffd_features();
 		api.ioctls = UFFD_API_IOCTLS;
@@ -398,6 +399,16 @@ static u64 uffd_range_ioctls(vm_flags_t modes, bool hugetlb)
 	return ioctls;
 }
 
+/*
+ * Is nobody ever told of a write?  Not that nobody is right now: UFFDIO_SET_MODE may
+ * change that, before or after the call, or while it is under way.
+ */
+static bool uffd_always_async(const struct userfaultfd_ctx *ctx)
+{
+	return uffd_has(ctx, UFFD_FEATURE_WP_ASYNC) &&
+	       !uffd_has(ctx, UFFD_FEATURE_WP_SET_MODE);
+}
+
 static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg,
 			       bool nowait)
 {
@@ -420,8 +431,7 @@ static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg,
 		return -ENOMEM;
 	ret = userfaultfd_register_range(ctx, ctx->mm, reg.range.start,
 					 reg.range.start + reg.range.len, modes,
-					 uffd_has(ctx, UFFD_FEATURE_WP_ASYNC),
-					 &hugetlb);
+					 uffd_always_async(ctx), &hugetlb);
 	mmput(ctx->mm);
 	if (ret)
 		return ret;
@@ -444,7 +454,7 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
 		return -ENOMEM;
 	ret = userfaultfd_unregister_range(ctx, ctx->mm, range.start,
 					   range.start + range.len,
-					   uffd_has(ctx, UFFD_FEATURE_WP_ASYNC));
+					   uffd_always_async(ctx));
 	mmput(ctx->mm);
 	return ret;
 }
@@ -798,7 +808,14 @@ static int uffd_ioctl_rwprotect(struct userfaultfd_ctx *ctx, void __user *arg,
 }
 
 /* Features that may come and go while the descriptor is in use. */
-#define UFFD_SWITCHABLE	UFFD_FEATURE_RWP_ASYNC
+static u64 uffd_switchable(const struct userfaultfd_ctx *ctx)
+{
+	u64 features = UFFD_FEATURE_RWP_ASYNC;
+
+	if (uffd_has(ctx, UFFD_FEATURE_WP_SET_MODE))
+		features |= UFFD_FEATURE_WP_ASYNC;
+	return features & uffd_features();
+}
 
 static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
 			       bool nowait)
@@ -808,8 +825,7 @@ static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
 	if (copy_from_user(&mode, arg, sizeof(mode)))
 		return -EFAULT;
 	if ((mode.enable & mode.disable) ||
-	    ((mode.enable | mode.disable) &
-	     ~(uffd_features() & UFFD_SWITCHABLE)))
+	    ((mode.enable | mode.disable) & ~uffd_switchable(ctx)))
 		return -EINVAL;
 	if ((mode.enable & UFFD_FEATURE_RWP_ASYNC) &&
 	    !uffd_has(ctx, UFFD_FEATURE_RWP))
@@ -821,8 +837,8 @@ static int uffd_ioctl_set_mode(struct userfaultfd_ctx *ctx, void __user *arg,
 	WRITE_ONCE(ctx->features,
 		   (ctx->features | mode.enable) & ~mode.disable);
 	userfaultfd_admit_faults(ctx->mm);
-	/* Those who wait would wait for a message that is not needed any more. */
-	if (mode.enable & UFFD_FEATURE_RWP_ASYNC)
+	/* Those who wait would wait for an answer that is not needed any more. */
+	if (mode.enable)
 		uffd_index_wake(&ctx->index, &ctx->queue, 0, ULONG_MAX);
 	mmput(ctx->mm);
 	return 0;

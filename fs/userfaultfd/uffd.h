@@ -331,8 +331,9 @@ static inline bool uffd_event_is_fork(const struct uffd_event *event)
  * @mm: whose memory it serves; a reference that keeps the struct (mmgrab())
  * @refs: one of the file, one of each event that is under way
  * @flags: of userfaultfd(2)
- * @initialized: UFFDIO_API has succeeded, @features are final
- * @features: UFFD_FEATURE_*, valid once @initialized
+ * @initialized: UFFDIO_API has succeeded, @features are there
+ * @features: UFFD_FEATURE_*, valid once @initialized.  UFFDIO_SET_MODE changes some,
+ *	with mmap_lock and the locks of all VMAs of the context held for writing
  * @released: the file is going away: no fault parks any more
  * @rcu: sleepers and fault paths touch the context without a reference
  * @events: what has changed

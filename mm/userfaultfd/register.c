@@ -43,7 +43,7 @@ static bool uffd_supports(struct vm_area_struct *vma, vm_flags_t modes,
 		return false;
 	if ((modes & VM_UFFD_MINOR) && vma_is_anonymous(vma))
 		return false;
-	/* Protection that nobody is told of needs nothing from the memory. */
+	/* Protection that nobody is ever told of needs nothing from the memory. */
 	if (modes == VM_UFFD_WP && wp_async)
 		return true;
 	if ((modes & VM_UFFD_WP) && !uffd_supports_wp_marker() &&
@@ -215,7 +215,7 @@ static struct vm_area_struct *uffd_lift(struct vma_iterator *vmi,
  * @start: first byte, page aligned
  * @end: byte after the last, page aligned
  * @modes: of __VM_UFFD_FLAGS, at least one
- * @wp_async: the context resolves write-protect faults itself
+ * @wp_async: the context resolves write-protect faults itself, always
  * @hugetlb: is set to true if there is hugetlb memory in the range
  *
  * What is registered with @ctx already gets the new modes, unless it has them

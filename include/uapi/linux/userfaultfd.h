@@ -50,6 +50,7 @@
 			   UFFD_FEATURE_MOVE |			\
 			   UFFD_FEATURE_RWP |			\
 			   UFFD_FEATURE_RWP_ASYNC |		\
+			   UFFD_FEATURE_WP_SET_MODE |		\
 			   UFFD_FEATURE_EXCHANGE)
 #define UFFD_API_IOCTLS				\
 	((__u64)1 << _UFFDIO_REGISTER |		\
@@ -204,6 +205,7 @@ struct uffdio_api {
 	/* From here on what mainline does not have. */
 #define UFFD_FEATURE_EXCHANGE			((__u64)1<<32)	/* UFFDIO_EXCHANGE */
 #define UFFD_FEATURE_EVENT_NOWAIT		((__u64)1<<35)	/* but for FORK */
+#define UFFD_FEATURE_WP_SET_MODE		((__u64)1<<36)	/* of WP_ASYNC too */
 	__u64 features;
 
 	__u64 ioctls;		/* out: mask of 1 << _UFFDIO_* of the descriptor */
@@ -262,7 +264,10 @@ struct uffdio_rwprotect {
 	__u64 mode;
 };
 
-/* Features of the descriptor that may change later on: RWP_ASYNC */
+/*
+ * Features of the descriptor that may change later on: RWP_ASYNC, and with
+ * FEATURE_WP_SET_MODE also WP_ASYNC
+ */
 struct uffdio_set_mode {
 	__u64 enable;
 	__u64 disable;
