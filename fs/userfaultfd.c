@@ -29,6 +29,7 @@
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <linux/userfaultfd_k.h>
+#include <trace/events/userfaultfd.h>
 #include "userfaultfd/uffd.h"
 
 #define UFFD_FILE_FLAGS	(O_CLOEXEC | O_NONBLOCK)
@@ -118,6 +119,15 @@ static void uffd_undeliver(struct userfaultfd_ctx *ctx,
 			    uffd_queue_putback(&ctx->queue, &returning), false);
 }
 
+static void uffd_trace_deliver(const struct userfaultfd_ctx *ctx,
+			       const struct uffd_batch *batch, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		trace_uffd_deliver(ctx->id, &batch->msg[i]);
+}
+
 static __always_inline ssize_t
 uffd_deliver(struct userfaultfd_ctx *ctx, struct uffd_batch *batch,
 	     struct iov_iter *to)
@@ -127,6 +137,8 @@ uffd_deliver(struct userfaultfd_ctx *ctx, struct uffd_batch *batch,
 	unsigned int whole = copied / sizeof(batch->msg[0]);
 	unsigned int i;
 
+	if (trace_uffd_deliver_enabled())
+		uffd_trace_deliver(ctx, batch, whole);
 	for (i = 0; i < whole; i++)
 		if (batch->item[i].event)
 			uffd_event_delivered(batch->item[i].event);
@@ -170,9 +182,11 @@ static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct inode *inode,
 		put_unused_fd(fd);
 		return -EFAULT;
 	}
+	event->child->id = file_inode(file)->i_ino;
 	file->private_data = event->child;
 	event->child = NULL;
 	fd_install(fd, file);
+	trace_uffd_deliver(event->ctx->id, msg);
 	uffd_event_delivered(event);
 	return sizeof(*msg);
 }
@@ -433,6 +447,8 @@ static int uffd_ioctl_register(struct userfaultfd_ctx *ctx, void __user *arg,
 					 reg.range.start + reg.range.len, modes,
 					 uffd_always_async(ctx), &hugetlb);
 	mmput(ctx->mm);
+	trace_uffd_register(ctx->id, reg.range.start, reg.range.len, reg.mode,
+			    ret);
 	if (ret)
 		return ret;
 	return put_user(uffd_range_ioctls(modes, hugetlb), &user->ioctls);
@@ -456,6 +472,7 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
 					   range.start + range.len,
 					   uffd_always_async(ctx));
 	mmput(ctx->mm);
+	trace_uffd_unregister(ctx->id, range.start, range.len, ret);
 	return ret;
 }
 
@@ -923,24 +940,84 @@ static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
  */
 
 #ifdef CONFIG_PROC_FS
+/* As in the header, in the order of their bits. */
+static const char * const uffd_feature_names[64] = {
+#define UFFD_NAME(feature) [ilog2(UFFD_FEATURE_##feature)] = #feature
+	UFFD_NAME(PAGEFAULT_FLAG_WP),
+	UFFD_NAME(EVENT_FORK),
+	UFFD_NAME(EVENT_REMAP),
+	UFFD_NAME(EVENT_REMOVE),
+	UFFD_NAME(MISSING_HUGETLBFS),
+	UFFD_NAME(MISSING_SHMEM),
+	UFFD_NAME(EVENT_UNMAP),
+	UFFD_NAME(SIGBUS),
+	UFFD_NAME(THREAD_ID),
+	UFFD_NAME(MINOR_HUGETLBFS),
+	UFFD_NAME(MINOR_SHMEM),
+	UFFD_NAME(EXACT_ADDRESS),
+	UFFD_NAME(WP_HUGETLBFS_SHMEM),
+	UFFD_NAME(WP_UNPOPULATED),
+	UFFD_NAME(POISON),
+	UFFD_NAME(WP_ASYNC),
+	UFFD_NAME(MOVE),
+	UFFD_NAME(RWP),
+	UFFD_NAME(RWP_ASYNC),
+	UFFD_NAME(EXCHANGE),
+	UFFD_NAME(EVENT_NOWAIT),
+	UFFD_NAME(WP_SET_MODE),
+#undef UFFD_NAME
+};
+
+static void uffd_show_features(struct seq_file *m, u64 features)
+{
+	const char *before = "features:\t";
+	unsigned int bit;
+
+	if (!features)
+		seq_puts(m, before);
+	for (bit = 0; bit < ARRAY_SIZE(uffd_feature_names); bit++) {
+		if (!(features & BIT_ULL(bit)) || !uffd_feature_names[bit])
+			continue;
+		seq_printf(m, "%s%s", before, uffd_feature_names[bit]);
+		before = " ";
+	}
+	seq_putc(m, '\n');
+}
+
+/* A look at numbers that change: each is right, together they need not be. */
 static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
-	u64 features = 0;
+	u64 features = uffd_initialized(ctx) ? READ_ONCE(ctx->features) : 0;
+	unsigned long total, age, faults, taken;
+	unsigned int events;
 
-	if (uffd_initialized(ctx))
-		features = READ_ONCE(ctx->features) | UFFD_FDINFO_INITIALIZED;
-	seq_printf(m, "pending:\t%lu\ntotal:\t%lu\n",
-		   data_race(ctx->queue.faults),	/* for a look, no more */
-		   uffd_index_count(&ctx->index));
-	seq_printf(m, "API:\t%llx:%llx:%llx\n", UFFD_API, features,
+	total = uffd_index_count(&ctx->index, &age);
+	spin_lock(&ctx->queue.lock);
+	faults = ctx->queue.faults;
+	events = ctx->events.nr_unread;
+	taken = ctx->queue.taken;
+	spin_unlock(&ctx->queue.lock);
+
+	seq_printf(m, "pending:\t%lu\ntotal:\t%lu\n", faults, total);
+	seq_printf(m, "API:\t%llx:%llx:%llx\n", UFFD_API,
+		   uffd_initialized(ctx) ? features | UFFD_FDINFO_INITIALIZED : 0,
 		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);
+	seq_printf(m, "events:\t%u\noldest:\t%u ms\n", events,
+		   jiffies_to_msecs(age));
+	if (taken)
+		seq_printf(m, "read:\t%u ms ago\n",
+			   jiffies_to_msecs(jiffies - taken));
+	else
+		seq_puts(m, "read:\tnever\n");
+	uffd_show_features(m, features);
 }
 #endif
 
 static int userfaultfd_release(struct inode *inode, struct file *file)
 {
 	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
+	unsigned int sleepers;
 
 	/* A child's file whose FORK could not be delivered has no context. */
 	if (!ctx)
@@ -951,7 +1028,9 @@ static int userfaultfd_release(struct inode *inode, struct file *file)
 	 */
 	WRITE_ONCE(ctx->released, true);
 	userfaultfd_release_mm(ctx, ctx->mm);
-	uffd_index_wake(&ctx->index, &ctx->queue, 0, ULONG_MAX);
+	sleepers = uffd_index_wake(&ctx->index, &ctx->queue, 0, ULONG_MAX);
+	trace_uffd_release(ctx->id, sleepers,
+			   READ_ONCE(ctx->events.nr_unread));
 	uffd_events_release(ctx);
 	wake_up_poll(&ctx->queue.pollers, EPOLLHUP);
 	uffd_ctx_put(ctx);
@@ -998,6 +1077,7 @@ static int uffd_create(unsigned int flags)
 		goto put_ctx;
 	}
 	file->f_mode |= FMODE_NOWAIT;
+	ctx->id = file_inode(file)->i_ino;
 	fd_install(fd, file);
 	return fd;
 

@@ -13,6 +13,9 @@
 #include <linux/slab.h>
 #include "uffd.h"
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/userfaultfd.h>
+
 static struct kmem_cache *uffd_ctx_cache __ro_after_init;
 
 /**

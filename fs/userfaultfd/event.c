@@ -27,6 +27,7 @@
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <trace/events/userfaultfd.h>
 #include "uffd.h"
 
 /*
@@ -103,8 +104,10 @@ static void uffd_event_publish(struct uffd_event *event)
 	unsigned int readers = 0;
 
 	spin_lock(&q->lock);
-	if (event->item.state == UFFD_ITEM_HELD)
+	if (event->item.state == UFFD_ITEM_HELD) {
+		trace_uffd_event(event->ctx->id, &event->item.msg);
 		readers = __uffd_queue_publish(q, &event->item);
+	}
 	spin_unlock(&q->lock);
 	uffd_queue_announce(q, readers, false);
 	wake_up_all(&event->ctx->events.gate);
@@ -149,7 +152,8 @@ static bool uffd_event_gone(struct uffd_event *event)
 	return gone;
 }
 
-static void uffd_event_wait(struct uffd_event *event)
+/* Not inline: this name in wchan says what a thread waits for. */
+static noinline void uffd_event_wait(struct uffd_event *event)
 {
 	bool killed;
 

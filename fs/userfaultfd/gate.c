@@ -35,6 +35,7 @@
 #include <linux/interval_tree_generic.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
+#include <trace/events/userfaultfd.h>
 #include "uffd.h"
 
 #define uffd_event_first(event)	((unsigned long)(event)->item.msg.arg.remove.start)
@@ -149,19 +150,36 @@ static bool uffd_msg_concerns(const struct uffd_msg *msg,
 	return false;
 }
 
+/* Which event a call is refused for, as far as that is known, and why. */
+struct uffd_obstacle {
+	unsigned int why;
+	const struct uffd_msg *event;
+};
+
 /* Does an unread event concern the call?  The queue is locked. */
-static bool uffd_gate_closed(const struct uffd_gate *gate)
+static bool uffd_gate_closed(const struct uffd_gate *gate,
+			     struct uffd_obstacle *obstacle)
 {
 	struct uffd_events *events = &gate->ctx->events;
+	struct uffd_event *event;
 	unsigned int i;
 
-	if (events->everywhere)
+	if (events->everywhere) {
+		*obstacle = (struct uffd_obstacle){ UFFD_REFUSED_ALL };
 		return true;
-	for (i = 0; i < ARRAY_SIZE(gate->range); i++)
-		if (gate->range[i].end &&
-		    uffd_range_iter_first(&events->ranges, gate->range[i].start,
-					  gate->range[i].end - 1))
+	}
+	for (i = 0; i < ARRAY_SIZE(gate->range); i++) {
+		if (!gate->range[i].end)
+			continue;
+		event = uffd_range_iter_first(&events->ranges,
+					      gate->range[i].start,
+					      gate->range[i].end - 1);
+		if (event) {
+			*obstacle = (struct uffd_obstacle){ UFFD_REFUSED_UNREAD,
+							    &event->item.msg };
 			return true;
+		}
+	}
 	return false;
 }
 
@@ -169,18 +187,26 @@ static bool uffd_gate_closed(const struct uffd_gate *gate)
  * Has an event that concerns the call been read since it began?  Whether it came
  * before or after that: the caller did not know of it.  The queue is locked.
  */
-static bool uffd_gate_overtaken(const struct uffd_gate *gate)
+static bool uffd_gate_overtaken(const struct uffd_gate *gate,
+				struct uffd_obstacle *obstacle)
 {
 	const struct uffd_events *events = &gate->ctx->events;
+	const struct uffd_msg *msg;
 	unsigned long n;
 
 	/* What is not remembered must be assumed to concern it. */
-	if (events->delivered - gate->delivered > UFFD_HISTORY)
+	if (events->delivered - gate->delivered > UFFD_HISTORY) {
+		*obstacle = (struct uffd_obstacle){ UFFD_REFUSED_FORGOTTEN };
 		return true;
-	for (n = gate->delivered; n != events->delivered; n++)
-		if (uffd_msg_concerns(&events->history[(n + 1) % UFFD_HISTORY],
-				      gate))
+	}
+	for (n = gate->delivered; n != events->delivered; n++) {
+		msg = &events->history[(n + 1) % UFFD_HISTORY];
+		if (uffd_msg_concerns(msg, gate)) {
+			*obstacle = (struct uffd_obstacle){ UFFD_REFUSED_READ,
+							    msg };
 			return true;
+		}
+	}
 	return false;
 }
 
@@ -191,10 +217,11 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 	struct userfaultfd_ctx *ctx = gate->ctx;
 	struct uffd_queue *q = &ctx->queue;
 	enum uffd_verdict verdict = UFFD_REFUSE;
+	struct uffd_obstacle obstacle;
 	bool closed;
 
 	spin_lock(&q->lock);
-	closed = uffd_gate_closed(gate);
+	closed = uffd_gate_closed(gate, &obstacle);
 	if (closed) {
 		/*
 		 * If the event, or something before it, can be read: -EAGAIN.
@@ -204,7 +231,7 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 		 */
 		if (!q->readable && !q->carried)
 			verdict = UFFD_WAIT;
-	} else if (!uffd_gate_overtaken(gate)) {
+	} else if (!uffd_gate_overtaken(gate, &obstacle)) {
 		gate->generation = ctx->events.generation;
 		gate->delivered = ctx->events.delivered;
 		verdict = UFFD_PASS;
@@ -219,6 +246,12 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 		else
 			WRITE_ONCE(q->resume, true);
 	}
+	/* Here, for the event is only there while the queue is locked. */
+	if (verdict != UFFD_PASS)
+		trace_uffd_refuse(ctx->id, gate->range[0].start,
+				  gate->range[0].end, obstacle.why,
+				  obstacle.event,
+				  verdict == UFFD_WAIT && !gate->nowait);
 	spin_unlock(&q->lock);
 	return verdict;
 }

@@ -310,6 +310,7 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 			break;
 	}
 	uffd_queue_update(q);
+	q->taken = jiffies;
 	spin_unlock(&q->lock);
 }
 

@@ -80,6 +80,7 @@ struct uffd_item {
  * @nr: length of @items
  * @faults: how many of @items are faults, for fdinfo
  * @seq: of the newest message
+ * @taken: when a reader last took something, in jiffies; 0 at first
  * @items: messages that no reader has taken, oldest first
  * @readers: readers with nothing to read, the last to come first
  * @pollers: poll(), epoll, aio and io_uring
@@ -94,6 +95,7 @@ struct uffd_queue {
 	unsigned int nr;
 	unsigned long faults;
 	unsigned long seq;
+	unsigned long taken;
 	struct list_head items;
 
 	wait_queue_head_t readers ____cacheline_aligned_in_smp;
@@ -179,6 +181,7 @@ static inline bool uffd_item_is_fault(const struct uffd_item *item)
  * @parked: it is in the shard.  Cleared, with release, by the waker as the last
  *	thing it does with this record, which is on the sleeper's stack; the
  *	task is woken after that
+ * @since: when it was entered, in jiffies
  * @task: the sleeper
  * @item: its message
  */
@@ -186,6 +189,7 @@ struct uffd_waiter {
 	struct rb_node node;
 	unsigned long address;
 	bool parked;
+	unsigned long since;
 	struct task_struct *task;
 	struct uffd_item item;
 };
@@ -218,7 +222,7 @@ void uffd_wake_here(struct wake_q_head *wake);
 void uffd_index_collect(struct uffd_index *index, struct uffd_queue *queue,
 			unsigned long address, unsigned long seq,
 			struct list_head *returning);
-unsigned long uffd_index_count(struct uffd_index *index);
+unsigned long uffd_index_count(struct uffd_index *index, unsigned long *age);
 
 /*
  * Events and the gate: gate.c, nowait.c, event.c
@@ -329,6 +333,7 @@ static inline bool uffd_event_is_fork(const struct uffd_event *event)
 /**
  * struct userfaultfd_ctx - a userfaultfd
  * @mm: whose memory it serves; a reference that keeps the struct (mmgrab())
+ * @id: inode number of the file, for traces; 0 as long as a child has none
  * @refs: one of the file, one of each event that is under way
  * @flags: of userfaultfd(2)
  * @initialized: UFFDIO_API has succeeded, @features are there
@@ -344,6 +349,7 @@ static inline bool uffd_event_is_fork(const struct uffd_event *event)
  */
 struct userfaultfd_ctx {
 	struct mm_struct *mm;
+	unsigned long id;
 	refcount_t refs;
 	unsigned int flags;
 	bool initialized;

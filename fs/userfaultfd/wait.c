@@ -40,6 +40,7 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/stat.h>
 #include <linux/sched/topology.h>
+#include <trace/events/userfaultfd.h>
 #include "uffd.h"
 
 /**
@@ -116,6 +117,7 @@ void uffd_index_park(struct uffd_index *index, struct uffd_waiter *waiter)
 	waiter->item.state = UFFD_ITEM_NEW;
 	waiter->item.seq = 0;	/* the first one queued is 1 */
 	waiter->parked = true;
+	waiter->since = jiffies;
 	spin_lock(&shard->lock);
 	rb_add(&waiter->node, &shard->sleepers, uffd_waiter_less);
 	spin_unlock(&shard->lock);
@@ -337,29 +339,40 @@ void uffd_index_collect(struct uffd_index *index, struct uffd_queue *queue,
 	spin_unlock(&shard->lock);
 }
 
+/* Those of one shard.  @age becomes that of the oldest, if it is older. */
+static unsigned long uffd_shard_count(struct uffd_shard *shard,
+				      unsigned long *age)
+{
+	struct uffd_waiter *waiter;
+	unsigned long nr = 0;
+
+	spin_lock(&shard->lock);
+	for (waiter = uffd_shard_find(shard, 0); waiter;
+	     waiter = uffd_waiter_next(waiter)) {
+		*age = max(*age, jiffies - waiter->since);
+		nr++;
+	}
+	spin_unlock(&shard->lock);
+	return nr;
+}
+
 /**
  * uffd_index_count() - count the sleepers
  * @index: the index
+ * @age: how long the first of them to come has slept, in jiffies; 0 if there is none
  *
  * Walks them all: for fdinfo.
  *
  * Return: how many threads sleep, whether their message has been read or not.
  */
-unsigned long uffd_index_count(struct uffd_index *index)
+unsigned long uffd_index_count(struct uffd_index *index, unsigned long *age)
 {
-	struct rb_node *node;
 	unsigned long nr = 0;
 	unsigned int i;
 
-	for (i = 0; i < UFFD_SHARDS; i++) {
-		struct uffd_shard *shard = &index->shard[i];
-
-		spin_lock(&shard->lock);
-		for (node = rb_first(&shard->sleepers); node;
-		     node = rb_next(node))
-			nr++;
-		spin_unlock(&shard->lock);
-	}
+	*age = 0;
+	for (i = 0; i < UFFD_SHARDS; i++)
+		nr += uffd_shard_count(&index->shard[i], age);
 	return nr;
 }
 
@@ -456,6 +469,34 @@ static vm_fault_t uffd_woken(const struct vm_fault *vmf)
 	return vmf->flags & FAULT_FLAG_VMA_LOCK ? ret : ret | VM_FAULT_MAJOR;
 }
 
+/*
+ * What is to be told of a fault when it is over, if anybody wants to know: by then
+ * the context may have gone.
+ */
+struct uffd_lapse {
+	u64 since;		/* ns; 0 if nobody wants to know */
+	unsigned long uffd;
+};
+
+static __always_inline void uffd_lapse_begin(struct uffd_lapse *lapse,
+					     const struct userfaultfd_ctx *ctx)
+{
+	lapse->since = 0;
+	if (trace_uffd_resolve_enabled()) {
+		lapse->since = ktime_get_ns();
+		lapse->uffd = ctx->id;
+	}
+}
+
+static __always_inline void uffd_lapse_end(const struct uffd_lapse *lapse,
+					   const struct uffd_msg *msg,
+					   bool woken)
+{
+	if (trace_uffd_resolve_enabled() && lapse->since)
+		trace_uffd_resolve(lapse->uffd, msg,
+				   ktime_get_ns() - lapse->since, woken);
+}
+
 /* May this fault be told to a handler, as opposed to raise SIGBUS? */
 static bool uffd_deliverable(const struct userfaultfd_ctx *ctx,
 			     const struct vm_fault *vmf)
@@ -488,6 +529,7 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	struct userfaultfd_ctx *ctx = vmf->vma->vm_userfaultfd_ctx.ctx;
 	unsigned int state = uffd_sleep_state(vmf);
 	struct uffd_waiter waiter __uninitialized;
+	struct uffd_lapse lapse __uninitialized;
 	unsigned int readers = 0;
 	bool open, woken, leaving;
 
@@ -518,8 +560,11 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	/* Paired with the barrier in uffd_index_wake(), see above. */
 	smp_mb();
 	open = userfaultfd_fault_open(vmf, reason);
-	if (open)
+	if (open) {
+		trace_uffd_fault(ctx->id, &waiter.item.msg);
+		uffd_lapse_begin(&lapse, ctx);
 		readers = uffd_queue_add(&ctx->queue, &waiter.item);
+	}
 
 	/*
 	 * From here on release of the file can go ahead.  RCU keeps the context
@@ -540,5 +585,7 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	if (!woken)
 		uffd_index_unpark(&ctx->index, &ctx->queue, &waiter);
 	rcu_read_unlock();
+	if (open)
+		uffd_lapse_end(&lapse, &waiter.item.msg, woken);
 	return woken ? uffd_woken(vmf) : VM_FAULT_RETRY;
 }

@@ -16,6 +16,13 @@
 #include <linux/sched/task.h>
 #include "../uffd.h"
 
+static unsigned long sleepers(struct uffd_index *index)
+{
+	unsigned long age;
+
+	return uffd_index_count(index, &age);
+}
+
 #define NR_PAGES	8
 #define LEN		(NR_PAGES * PAGE_SIZE)
 #define PATIENCE	1000
@@ -161,7 +168,7 @@ static void expect_no_sleep(struct kunit *test, struct faulter *faulter)
 
 	KUNIT_EXPECT_TRUE(test, returned);
 	KUNIT_EXPECT_EQ(test, nr_messages(f), 0);
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->ctx.index), 0);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->ctx.index), 0);
 	/* For the next test: it has our memory. */
 	while (!has_returned(&faulter->returned)) {
 		userfaultfd_wake_range(&f->ctx, f->addr, LEN);
@@ -192,7 +199,7 @@ static void memory_missing(struct kunit *test)
 	struct faulter faulter;
 
 	start_fault(test, &faulter, 3);
-	while (!uffd_index_count(&f->ctx.index) && --patience)
+	while (!sleepers(&f->ctx.index) && --patience)
 		a_moment();
 	KUNIT_EXPECT_NE(test, patience, 0);
 	msleep(20);
@@ -200,7 +207,7 @@ static void memory_missing(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nr_messages(f), 1);
 	/* A wake-up that does not concern it. */
 	userfaultfd_wake_range(&f->ctx, f->addr, 3 * PAGE_SIZE);
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->ctx.index), 1);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->ctx.index), 1);
 	userfaultfd_wake_range(&f->ctx, f->addr + 3 * PAGE_SIZE, PAGE_SIZE);
 	expect_no_sleep(test, &faulter);
 }

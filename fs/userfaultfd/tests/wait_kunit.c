@@ -9,6 +9,13 @@
 #include <linux/prandom.h>
 #include "../uffd.h"
 
+static unsigned long sleepers(struct uffd_index *index)
+{
+	unsigned long age;
+
+	return uffd_index_count(index, &age);
+}
+
 #define NR_WAITERS	512
 #define STRIPE		(1UL << UFFD_STRIPE_SHIFT)
 
@@ -65,18 +72,37 @@ static void wait_park(struct kunit *test)
 	struct wait_fixture *f = test->priv;
 	struct uffd_waiter *a, *b;
 
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index), 0);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->index), 0);
 	a = park(f, 0, 0x1000);
 	b = park(f, 1, 0x2000);
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index), 2);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->index), 2);
 	uffd_index_unpark(&f->index, &f->queue, a);
 	KUNIT_EXPECT_FALSE(test, a->parked);
 	KUNIT_EXPECT_TRUE(test, b->parked);
 	/* A second time it does nothing: a waker may have been faster. */
 	uffd_index_unpark(&f->index, &f->queue, a);
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index), 1);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->index), 1);
 	uffd_index_unpark(&f->index, &f->queue, b);
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index), 0);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->index), 0);
+}
+
+static void wait_oldest(struct kunit *test)
+{
+	struct wait_fixture *f = test->priv;
+	unsigned long age = 1;
+
+	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index, &age), 0);
+	KUNIT_EXPECT_EQ(test, age, 0);
+	park(f, 0, 0x1000)->since -= 10 * HZ;
+	park(f, 1, 0x2000)->since -= 30 * HZ;
+	park(f, 2, STRIPE)->since -= 20 * HZ;
+	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index, &age), 3);
+	KUNIT_EXPECT_GE(test, age, 30 * HZ);
+	KUNIT_EXPECT_LT(test, age, 40 * HZ);
+	KUNIT_EXPECT_EQ(test, wake(f, 0x2000, 0x2fff), 1);
+	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index, &age), 2);
+	KUNIT_EXPECT_GE(test, age, 20 * HZ);
+	KUNIT_EXPECT_LT(test, age, 30 * HZ);
 }
 
 static void wait_range(struct kunit *test)
@@ -95,7 +121,7 @@ static void wait_range(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, below->parked);
 	KUNIT_EXPECT_TRUE(test, above->parked);
 	KUNIT_EXPECT_EQ(test, wake(f, 0x10000, 0x12fff), 0);
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index), 2);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->index), 2);
 }
 
 static void wait_duplicates(struct kunit *test)
@@ -170,7 +196,7 @@ static void wait_stripe_edge(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, wake(f, 10 * STRIPE, 11 * STRIPE - 1), 2);
 	KUNIT_EXPECT_EQ(test, wake(f, 12 * STRIPE + 1, 14 * STRIPE), 2);
 	KUNIT_EXPECT_EQ(test, wake(f, 0, ULONG_MAX), 196);
-	KUNIT_EXPECT_EQ(test, uffd_index_count(&f->index), 0);
+	KUNIT_EXPECT_EQ(test, sleepers(&f->index), 0);
 }
 
 static void wait_top_of_memory(struct kunit *test)
@@ -354,12 +380,13 @@ static void wait_random(struct kunit *test)
 				park_and_tell(f, i, prandom_u32_state(&rnd) %
 						    span);
 		KUNIT_ASSERT_EQ(test, f->queue.faults,
-				uffd_index_count(&f->index));
+				sleepers(&f->index));
 	}
 }
 
 static struct kunit_case wait_cases[] = {
 	KUNIT_CASE(wait_park),
+	KUNIT_CASE(wait_oldest),
 	KUNIT_CASE(wait_range),
 	KUNIT_CASE(wait_duplicates),
 	KUNIT_CASE(wait_shard_edge),
