@@ -108,12 +108,14 @@ static void uffd_undeliver(struct userfaultfd_ctx *ctx,
 	unsigned int i;
 
 	for (i = whole; i < batch->nr; i++) {
-		if (batch->item[i].event)
-			uffd_event_collect(batch->item[i].event, &returning);
-		else
+		if (!batch->item[i].event)
 			uffd_index_collect(&ctx->index, &ctx->queue,
 					   batch->msg[i].arg.pagefault.address,
 					   batch->item[i].seq, &returning);
+		else if (uffd_msg_is_logged(&batch->msg[i]))
+			uffd_log_collect(ctx, batch->item[i].write, &returning);
+		else
+			uffd_event_collect(batch->item[i].event, &returning);
 	}
 	uffd_queue_announce(&ctx->queue,
 			    uffd_queue_putback(&ctx->queue, &returning), false);
@@ -139,9 +141,14 @@ uffd_deliver(struct userfaultfd_ctx *ctx, struct uffd_batch *batch,
 
 	if (trace_uffd_deliver_enabled())
 		uffd_trace_deliver(ctx, batch, whole);
-	for (i = 0; i < whole; i++)
-		if (batch->item[i].event)
+	for (i = 0; i < whole; i++) {
+		if (likely(!batch->item[i].event))
+			continue;
+		if (uffd_msg_is_logged(&batch->msg[i]))
+			uffd_log_delivered(ctx, batch->item[i].write);
+		else
 			uffd_event_delivered(batch->item[i].event);
+	}
 	if (whole == batch->nr)
 		return copied;
 	iov_iter_revert(to, copied % sizeof(batch->msg[0]));
@@ -193,9 +200,7 @@ static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct inode *inode,
 
 static bool uffd_batch_is_fork(const struct uffd_batch *batch)
 {
-	const struct uffd_event *event = batch->item[0].event;
-
-	return event && uffd_event_is_fork(event);
+	return batch->msg[0].event == UFFD_EVENT_FORK;
 }
 
 /* Inline in read(), where it is one message at a time that counts. */
@@ -245,7 +250,10 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			return done ? done : ret;
 		done += ret;
 	}
-	return done ? done : -EINVAL;
+	if (!done)
+		return -EINVAL;
+	uffd_queue_pass_on(&ctx->queue);
+	return done;
 }
 
 static __poll_t userfaultfd_poll(struct file *file, poll_table *wait)
@@ -259,7 +267,7 @@ static __poll_t userfaultfd_poll(struct file *file, poll_table *wait)
 		return EPOLLERR;
 	/* Paired with uffd_queue_announce() and uffd_queue_nudge(). */
 	smp_mb();
-	return READ_ONCE(ctx->queue.readable) || READ_ONCE(ctx->queue.resume) ?
+	return uffd_queue_due(&ctx->queue) || READ_ONCE(ctx->queue.resume) ?
 	       EPOLLIN : 0;
 }
 
@@ -306,6 +314,7 @@ static u64 uffd_features(void)
 		features &= ~(UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 			      UFFD_FEATURE_WP_UNPOPULATED |
 			      UFFD_FEATURE_WP_ASYNC |
+			      UFFD_FEATURE_WP_LOG |
 			      UFFD_FEATURE_WP_SET_MODE);
 	return features;
 }
@@ -340,6 +349,9 @@ static int uffd_check_api(const struct userfaultfd_ctx *ctx,
 	if ((api->features & UFFD_FEATURE_RWP_ASYNC) &&
 	    !(api->features & UFFD_FEATURE_RWP))
 		return -EINVAL;
+	if ((api->features & UFFD_FEATURE_WP_LOG) &&
+	    !(api->features & UFFD_FEATURE_WP_ASYNC))
+		return -EINVAL;
 	return uffd_initialized(ctx) ? -EINVAL : 0;
 }
 
@@ -353,6 +365,8 @@ static noinline int uffd_ioctl_api(struct userfaultfd_ctx *ctx, void __user *arg
 	if (copy_from_user(&api, arg, sizeof(api)))
 		return -EFAULT;
 	ret = uffd_check_api(ctx, &api);
+	if (!ret && (api.features & UFFD_FEATURE_WP_LOG))
+		ret = uffd_log_init(ctx);
 	if (!ret) {
 		features = api.features;
 		/* Writes to absent pages must not escape it, be it on now or later. */
@@ -915,6 +929,34 @@ static noinline int uffd_ioctl_exchange(struct file *file, void __user *arg)
 	return uffd_exchange_run(ctx, file, arg, &calls);
 }
 
+static int uffd_ioctl_log(struct userfaultfd_ctx *ctx, void __user *arg)
+{
+	struct uffdio_log log;
+	int ret;
+
+	if (!uffd_has(ctx, UFFD_FEATURE_WP_LOG))
+		return -EINVAL;
+	if (copy_from_user(&log, arg, sizeof(log)))
+		return -EFAULT;
+	ret = uffd_log_set(ctx, &log.size, &log.watermark);
+	if (ret)
+		return ret;
+	return copy_to_user(arg, &log, sizeof(log)) ? -EFAULT : 0;
+}
+
+/* Those that are not mainline's have numbers far above its own. */
+static long uffd_ioctl_beyond(struct file *file, unsigned int cmd, void __user *arg)
+{
+	switch (cmd) {
+	case UFFDIO_EXCHANGE:
+		return uffd_ioctl_exchange(file, arg);
+	case UFFDIO_LOG:
+		return uffd_ioctl_log(uffd_ctx_of(file), arg);
+	default:
+		return -EINVAL;
+	}
+}
+
 static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 			      unsigned long arg)
 {
@@ -926,8 +968,7 @@ static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 	if (!uffd_initialized(ctx))
 		return -EINVAL;
 	if (nr >= ARRAY_SIZE(uffd_ioctls))
-		return cmd == UFFDIO_EXCHANGE ?
-		       uffd_ioctl_exchange(file, (void __user *)arg) : -EINVAL;
+		return uffd_ioctl_beyond(file, cmd, (void __user *)arg);
 	nr = array_index_nospec(nr, ARRAY_SIZE(uffd_ioctls));
 	if (uffd_ioctls[nr].cmd != cmd)
 		return -EINVAL;
@@ -963,6 +1004,7 @@ static const char * const uffd_feature_names[64] = {
 	UFFD_NAME(RWP),
 	UFFD_NAME(RWP_ASYNC),
 	UFFD_NAME(EXCHANGE),
+	UFFD_NAME(WP_LOG),
 	UFFD_NAME(EVENT_NOWAIT),
 	UFFD_NAME(WP_SET_MODE),
 #undef UFFD_NAME

@@ -75,6 +75,7 @@ void uffd_ctx_put(struct userfaultfd_ctx *ctx)
 {
 	if (!refcount_dec_and_test(&ctx->refs))
 		return;
+	uffd_log_free(ctx);
 	mmdrop(ctx->mm);
 	kfree_rcu(ctx, rcu);
 }

@@ -251,8 +251,11 @@ void uffd_events_release(struct userfaultfd_ctx *ctx)
 	/* There are no faults left, and no readers to tell. */
 	spin_lock(&q->lock);
 	list_for_each_entry_safe(item, next, &q->items, link) {
-		event = container_of(item, struct uffd_event, item);
 		__uffd_queue_remove(q, item);
+		/* The log is freed as a whole. */
+		if (uffd_item_is_logged(item))
+			continue;
+		event = container_of(item, struct uffd_event, item);
 		__uffd_gate_open(event, false);
 		list_add_tail(&item->link, &gone);
 	}
@@ -289,12 +292,18 @@ static struct uffd_event *uffd_fork_prepare(struct userfaultfd_ctx *ctx,
 	if (!event)
 		return NULL;
 	event->child = uffd_ctx_alloc(mm, ctx->flags, ctx->features);
-	if (!event->child) {
-		uffd_event_discard(event);
-		return NULL;
+	if (!event->child)
+		goto discard;
+	if (uffd_log_inherit(event->child, ctx)) {
+		uffd_ctx_put(event->child);
+		goto discard;
 	}
 	uffd_event_prepare(event);
 	return event;
+
+discard:
+	uffd_event_discard(event);
+	return NULL;
 }
 
 /**

@@ -437,6 +437,8 @@ static int uffd_exchange_messages(struct uffd_exchange *x)
 	 */
 	if (!done && !ret && !x->refused && !x->failed)
 		uffd_queue_told(&x->ctx->queue);
+	if (done)
+		uffd_queue_pass_on(&x->ctx->queue);
 	return done ? done / size : ret;
 }
 

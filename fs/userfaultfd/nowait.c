@@ -81,29 +81,6 @@ bool __uffd_event_admit(struct uffd_event *event)
 	return true;
 }
 
-/* The REMOVE that a REMOVE of this range can be added to, or NULL. */
-static struct uffd_event *uffd_remove_before(struct uffd_queue *q,
-					     unsigned long start,
-					     unsigned long end)
-{
-	const struct uffd_msg *msg;
-	struct uffd_item *item;
-
-	if (list_empty(&q->items))
-		return NULL;
-	item = list_last_entry(&q->items, struct uffd_item, link);
-	msg = &item->msg;
-	/*
-	 * Being the last in the queue is not enough: a younger one may be on its way
-	 * to a reader, and come back.
-	 */
-	if (item->seq != q->seq || item->state != UFFD_ITEM_READY ||
-	    msg->event != UFFD_EVENT_REMOVE ||
-	    start > msg->arg.remove.end || end < msg->arg.remove.start)
-		return NULL;
-	return container_of(item, struct uffd_event, item);
-}
-
 /**
  * uffd_remove_merge() - add a REMOVE to the one before it, if they touch
  * @ctx: the context, with UFFD_FEATURE_EVENT_NOWAIT
@@ -119,12 +96,13 @@ bool uffd_remove_merge(struct userfaultfd_ctx *ctx, unsigned long start,
 		       unsigned long end)
 {
 	struct uffd_queue *q = &ctx->queue;
-	struct uffd_event *event;
+	struct uffd_item *item;
 
 	spin_lock(&q->lock);
-	event = uffd_remove_before(q, start, end);
-	if (event)
-		__uffd_gate_widen(event, start, end);
+	item = __uffd_queue_newest(q, UFFD_EVENT_REMOVE, start, end);
+	if (item)
+		__uffd_gate_widen(container_of(item, struct uffd_event, item),
+				  start, end);
 	spin_unlock(&q->lock);
-	return event;
+	return item;
 }

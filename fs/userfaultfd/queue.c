@@ -81,6 +81,8 @@ static void uffd_queue_link(struct uffd_queue *q, struct uffd_item *item,
 	q->nr++;
 	if (uffd_item_is_fault(item))
 		q->faults++;
+	else if (item->msg.event == UFFD_EVENT_WRITE)
+		WRITE_ONCE(q->writes, q->writes + 1);
 	if (state == UFFD_ITEM_HELD)
 		q->held++;
 	if (first)
@@ -93,6 +95,8 @@ static void uffd_queue_unlink(struct uffd_queue *q, struct uffd_item *item)
 	q->nr--;
 	if (uffd_item_is_fault(item))
 		q->faults--;
+	else if (item->msg.event == UFFD_EVENT_WRITE)
+		WRITE_ONCE(q->writes, q->writes - 1);
 	if (item->state == UFFD_ITEM_HELD)
 		q->held--;
 }
@@ -101,7 +105,10 @@ static void uffd_queue_unlink(struct uffd_queue *q, struct uffd_item *item)
 static unsigned int uffd_queue_released(struct uffd_queue *q)
 {
 	uffd_queue_update(q);
-	return q->readable ? q->nr : 0;
+	if (!q->readable)
+		return 0;
+	/* All WRITEs together are work for one, if they are worth it. */
+	return q->nr - q->writes + (q->writes && q->writes >= q->watermark);
 }
 
 /**
@@ -176,7 +183,7 @@ unsigned int __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item)
 		uffd_queue_unlink(q, item);
 	} else if (item->state == UFFD_ITEM_RETURNING) {
 		list_del(&item->link);
-		if (!uffd_item_is_fault(item))
+		if (uffd_item_is_event(item))
 			q->carried--;
 	}
 	WRITE_ONCE(item->state, UFFD_ITEM_GONE);
@@ -185,6 +192,37 @@ unsigned int __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item)
 	if (was_first)
 		uffd_queue_update(q);
 	return 0;
+}
+
+/**
+ * __uffd_queue_newest() - may a message about a range be added to the newest one?
+ * @q: the queue, locked
+ * @type: UFFD_EVENT_REMOVE or UFFD_EVENT_WRITE
+ * @start: first byte of the range
+ * @end: byte after the last
+ *
+ * Being the last in the queue is not enough for that: a younger one may be on its
+ * way to a reader, and come back.
+ *
+ * Return: the newest message there has ever been, if it is of this type, can be read
+ * but has not been, and its range touches the other one; else NULL.
+ */
+struct uffd_item *__uffd_queue_newest(struct uffd_queue *q, u8 type,
+				      unsigned long start, unsigned long end)
+{
+	const struct uffd_msg *msg;
+	struct uffd_item *item;
+
+	lockdep_assert_held(&q->lock);
+	if (list_empty(&q->items))
+		return NULL;
+	item = list_last_entry(&q->items, struct uffd_item, link);
+	msg = &item->msg;
+	if (item->seq != q->seq || item->state != UFFD_ITEM_READY ||
+	    msg->event != type ||
+	    start > msg->arg.remove.end || end < msg->arg.remove.start)
+		return NULL;
+	return item;
 }
 
 /**
@@ -228,7 +266,7 @@ unsigned int uffd_queue_putback(struct uffd_queue *q,
 				break;
 		list_del(&item->link);
 		/* Carried up to here: the gate must not wait for a moment like this. */
-		if (!uffd_item_is_fault(item))
+		if (uffd_item_is_event(item))
 			q->carried--;
 		/* &behind->link is the list head when none is younger. */
 		uffd_queue_link(q, item, &behind->link, UFFD_ITEM_READY);
@@ -248,7 +286,11 @@ static void uffd_batch_add(struct uffd_batch *batch, struct uffd_item *item)
 	batch->msg[nr] = item->msg;
 	batch->item[nr].seq = item->seq;
 	batch->item[nr].event = NULL;
-	if (!uffd_item_is_fault(item))
+	if (uffd_item_is_fault(item))
+		return;
+	if (uffd_item_is_logged(item))
+		batch->item[nr].write = item;
+	else
 		batch->item[nr].event = container_of(item, struct uffd_event,
 						     item);
 }
@@ -293,7 +335,7 @@ void uffd_queue_take(struct uffd_queue *q, struct uffd_batch *batch,
 		if (fork && batch->nr)
 			break;
 		uffd_queue_unlink(q, item);
-		if (!uffd_item_is_fault(item)) {
+		if (uffd_item_is_event(item)) {
 			q->carried++;
 			/* A refused caller that reads on need not be told to. */
 			if (q->refused == task_pid_nr(current))

@@ -5,6 +5,7 @@
  *
  *	context.c	what a userfaultfd is made of
  *	queue.c		messages, in one order, and the readers that wait for them
+ *	log.c		first writes to protected pages, told without a wait
  *	wait.c		threads that sleep on a fault, found by address
  *	gate.c		what an event that has not been read refuses
  *	nowait.c	events that nobody waits for, and how many there may be
@@ -79,6 +80,8 @@ struct uffd_item {
  * @carried: how many events are TAKEN and not delivered yet
  * @nr: length of @items
  * @faults: how many of @items are faults, for fdinfo
+ * @writes: how many of @items are WRITEs; poll() looks at it and @nr with no lock
+ * @watermark: so many WRITEs are worth a wake-up; 0 if there is no log
  * @seq: of the newest message
  * @taken: when a reader last took something, in jiffies; 0 at first
  * @items: messages that no reader has taken, oldest first
@@ -93,6 +96,8 @@ struct uffd_queue {
 	unsigned int held;
 	unsigned int carried;
 	unsigned int nr;
+	unsigned int writes;
+	unsigned int watermark;
 	unsigned long faults;
 	unsigned long seq;
 	unsigned long taken;
@@ -112,13 +117,17 @@ struct uffd_queue {
  * @item: what is needed to give back those that could not be delivered
  * @item.seq: its place
  * @item.event: the event, or NULL if it is a fault
+ * @item.write: instead of it the message of the log, if it is one of that
  */
 struct uffd_batch {
 	unsigned int nr;
 	struct uffd_msg msg[UFFD_BATCH];
 	struct {
 		unsigned long seq;
-		struct uffd_event *event;
+		union {
+			struct uffd_event *event;
+			struct uffd_item *write;
+		};
 	} item[UFFD_BATCH];
 };
 
@@ -128,6 +137,8 @@ unsigned int __uffd_queue_append(struct uffd_queue *q, struct uffd_item *item,
 				 enum uffd_item_state state);
 unsigned int __uffd_queue_publish(struct uffd_queue *q, struct uffd_item *item);
 unsigned int __uffd_queue_remove(struct uffd_queue *q, struct uffd_item *item);
+struct uffd_item *__uffd_queue_newest(struct uffd_queue *q, u8 type,
+				      unsigned long start, unsigned long end);
 void __uffd_queue_collect(struct uffd_queue *q, struct uffd_item *item,
 			  struct list_head *returning);
 unsigned int uffd_queue_putback(struct uffd_queue *q,
@@ -163,6 +174,72 @@ static inline bool uffd_item_linked(const struct uffd_item *item)
 static inline bool uffd_item_is_fault(const struct uffd_item *item)
 {
 	return item->msg.event == UFFD_EVENT_PAGEFAULT;
+}
+
+/**
+ * uffd_msg_is_logged() - is this a message of the write log?
+ * @msg: a message
+ *
+ * Return: true if it is.
+ */
+static inline bool uffd_msg_is_logged(const struct uffd_msg *msg)
+{
+	return msg->event == UFFD_EVENT_WRITE ||
+	       msg->event == UFFD_EVENT_WRITE_LOST;
+}
+
+/**
+ * uffd_item_is_logged() - is this a message of the write log?
+ * @item: a message
+ *
+ * Return: true if it is.
+ */
+static inline bool uffd_item_is_logged(const struct uffd_item *item)
+{
+	return uffd_msg_is_logged(&item->msg);
+}
+
+/**
+ * uffd_item_is_event() - is this the message of an event?
+ * @item: a message
+ *
+ * Return: true if it is.
+ */
+static inline bool uffd_item_is_event(const struct uffd_item *item)
+{
+	return !uffd_item_is_fault(item) && !uffd_item_is_logged(item);
+}
+
+/**
+ * uffd_queue_due() - is there something worth a wake-up?
+ * @q: the queue; if it is not locked, whoever is to be woken is in its wait queue
+ *
+ * Who looks with no lock may see counts that do not belong together; but then the
+ * one who changes them sees him, and wakes him.
+ *
+ * Return: true if there is, and a reader may take it.
+ */
+static inline bool uffd_queue_due(const struct uffd_queue *q)
+{
+	unsigned int writes = READ_ONCE(q->writes);
+
+	return READ_ONCE(q->readable) &&
+	       /* A race that is meant: see above. */
+	       (!writes || data_race(q->nr) > writes ||
+		writes >= READ_ONCE(q->watermark));
+}
+
+/**
+ * uffd_queue_pass_on() - a reader leaves, with messages
+ * @q: the queue
+ *
+ * One message has woken it.  It may have read nothing but WRITEs before that, which had
+ * not woken anybody, and had no room for the rest.
+ */
+static inline void uffd_queue_pass_on(struct uffd_queue *q)
+{
+	if (READ_ONCE(q->watermark) && uffd_queue_due(q))
+		uffd_queue_announce(q, 1, false);
 }
 
 /*
@@ -223,6 +300,24 @@ void uffd_index_collect(struct uffd_index *index, struct uffd_queue *queue,
 			unsigned long address, unsigned long seq,
 			struct list_head *returning);
 unsigned long uffd_index_count(struct uffd_index *index, unsigned long *age);
+
+/*
+ * The write log: log.c
+ */
+
+/* As it is to begin with, and at most. */
+#define UFFD_LOG_SIZE		4096
+#define UFFD_LOG_WATERMARK	64
+#define UFFD_LOG_MAX		65536
+
+int uffd_log_init(struct userfaultfd_ctx *ctx);
+int uffd_log_inherit(struct userfaultfd_ctx *ctx,
+		     struct userfaultfd_ctx *parent);
+void uffd_log_free(struct userfaultfd_ctx *ctx);
+int uffd_log_set(struct userfaultfd_ctx *ctx, u64 *size, u64 *watermark);
+void uffd_log_delivered(struct userfaultfd_ctx *ctx, struct uffd_item *item);
+void uffd_log_collect(struct userfaultfd_ctx *ctx, struct uffd_item *item,
+		      struct list_head *returning);
 
 /*
  * Events and the gate: gate.c, nowait.c, event.c
@@ -340,6 +435,8 @@ static inline bool uffd_event_is_fork(const struct uffd_event *event)
  * @features: UFFD_FEATURE_*, valid once @initialized.  UFFDIO_SET_MODE changes some,
  *	with mmap_lock and the locks of all VMAs of the context held for writing
  * @released: the file is going away: no fault parks any more
+ * @log: with UFFD_FEATURE_WP_LOG, its messages; set before @initialized, and
+ *	replaced under the queue's lock
  * @rcu: sleepers and fault paths touch the context without a reference
  * @events: what has changed
  * @queue: what to read
@@ -355,6 +452,7 @@ struct userfaultfd_ctx {
 	bool initialized;
 	bool released;
 	u64 features;
+	struct uffd_log *log;
 	struct rcu_head rcu;
 
 	struct uffd_events events ____cacheline_aligned_in_smp;

@@ -266,6 +266,8 @@ is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
 bool userfaultfd_forgets_remap(const struct userfaultfd_ctx *ctx);
 bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma);
 bool userfaultfd_wp_async(struct vm_area_struct *vma);
+void userfaultfd_log_write(struct vm_area_struct *vma, unsigned long address,
+			   unsigned long size);
 bool userfaultfd_rwp_async(struct vm_area_struct *vma);
 
 /**
@@ -499,6 +501,12 @@ long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 static inline bool userfaultfd_wp_async(struct vm_area_struct *vma)
 {
 	return false;
+}
+
+static inline void userfaultfd_log_write(struct vm_area_struct *vma,
+					 unsigned long address,
+					 unsigned long size)
+{
 }
 
 static inline bool userfaultfd_rwp_async(struct vm_area_struct *vma)

@@ -35,7 +35,9 @@
 		{ UFFD_EVENT_FORK,		"fork" },	\
 		{ UFFD_EVENT_REMAP,		"remap" },	\
 		{ UFFD_EVENT_REMOVE,		"remove" },	\
-		{ UFFD_EVENT_UNMAP,		"unmap" })
+		{ UFFD_EVENT_UNMAP,		"unmap" },	\
+		{ UFFD_EVENT_WRITE,		"write" },	\
+		{ UFFD_EVENT_WRITE_LOST,	"write-lost" })
 
 /* A thread has faulted, and a message about it is being queued. */
 TRACE_EVENT(uffd_fault,
@@ -83,8 +85,8 @@ TRACE_EVENT(uffd_resolve,
 );
 
 /*
- * @start and @end are the address of a fault, the range of a REMOVE or UNMAP, or the
- * old place of a REMAP, of which @to is the new one.
+ * @start and @end are the address of a fault, the range of a REMOVE, UNMAP or WRITE,
+ * or the old place of a REMAP, of which @to is the new one.
  */
 DECLARE_EVENT_CLASS(uffd_message,
 	TP_PROTO(unsigned long uffd, const struct uffd_msg *msg),
@@ -110,6 +112,7 @@ DECLARE_EVENT_CLASS(uffd_message,
 			break;
 		case UFFD_EVENT_REMOVE:
 		case UFFD_EVENT_UNMAP:
+		case UFFD_EVENT_WRITE:
 			__entry->start = msg->arg.remove.start;
 			__entry->end = msg->arg.remove.end;
 			break;

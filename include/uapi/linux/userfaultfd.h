@@ -51,12 +51,14 @@
 			   UFFD_FEATURE_RWP |			\
 			   UFFD_FEATURE_RWP_ASYNC |		\
 			   UFFD_FEATURE_WP_SET_MODE |		\
-			   UFFD_FEATURE_EXCHANGE)
+			   UFFD_FEATURE_EXCHANGE |		\
+			   UFFD_FEATURE_WP_LOG)
 #define UFFD_API_IOCTLS				\
 	((__u64)1 << _UFFDIO_REGISTER |		\
 	 (__u64)1 << _UFFDIO_UNREGISTER |	\
 	 (__u64)1 << _UFFDIO_SET_MODE |		\
 	 (__u64)1 << _UFFDIO_EXCHANGE |		\
+	 (__u64)1 << _UFFDIO_LOG |		\
 	 (__u64)1 << _UFFDIO_API)
 #define UFFD_API_RANGE_IOCTLS			\
 	((__u64)1 << _UFFDIO_WAKE |		\
@@ -94,6 +96,7 @@
 #define _UFFDIO_RWPROTECT		(0x09)
 #define _UFFDIO_SET_MODE		(0x0A)
 #define _UFFDIO_EXCHANGE		(0x30)
+#define _UFFDIO_LOG			(0x31)
 #define _UFFDIO_API			(0x3F)
 
 #define UFFDIO 0xAA
@@ -123,6 +126,8 @@
 				     struct uffdio_set_mode)
 #define UFFDIO_EXCHANGE		_IOWR(UFFDIO, _UFFDIO_EXCHANGE, \
 				      struct uffdio_exchange)
+#define UFFDIO_LOG		_IOWR(UFFDIO, _UFFDIO_LOG, \
+				      struct uffdio_log)
 
 /* What read() returns: any number of these, in the order of their causes */
 struct uffd_msg {
@@ -151,7 +156,7 @@ struct uffd_msg {
 			__u64	len;
 		} remap;
 
-		struct {		/* EVENT_REMOVE and EVENT_UNMAP */
+		struct {		/* EVENT_REMOVE, _UNMAP and _WRITE */
 			__u64	start;
 			__u64	end;
 		} remove;
@@ -170,6 +175,9 @@ struct uffd_msg {
 #define UFFD_EVENT_REMAP	0x14
 #define UFFD_EVENT_REMOVE	0x15
 #define UFFD_EVENT_UNMAP	0x16
+/* With FEATURE_WP_LOG; not mainline's */
+#define UFFD_EVENT_WRITE	0x20	/* first writes to protected pages */
+#define UFFD_EVENT_WRITE_LOST	0x21	/* more than the log could hold */
 
 /* uffd_msg.arg.pagefault.flags; none of the last three: the page is missing */
 #define UFFD_PAGEFAULT_FLAG_WRITE	(1<<0)	/* the access was a write */
@@ -204,6 +212,7 @@ struct uffdio_api {
 #define UFFD_FEATURE_RWP_ASYNC			(1<<18)	/* RWP faults resolve themselves */
 	/* From here on what mainline does not have. */
 #define UFFD_FEATURE_EXCHANGE			((__u64)1<<32)	/* UFFDIO_EXCHANGE */
+#define UFFD_FEATURE_WP_LOG			((__u64)1<<33)	/* with WP_ASYNC */
 #define UFFD_FEATURE_EVENT_NOWAIT		((__u64)1<<35)	/* but for FORK */
 #define UFFD_FEATURE_WP_SET_MODE		((__u64)1<<36)	/* of WP_ASYNC too */
 	__u64 features;
@@ -271,6 +280,12 @@ struct uffdio_rwprotect {
 struct uffdio_set_mode {
 	__u64 enable;
 	__u64 disable;
+};
+
+/* The write log.  In: 0 leaves a field as it is.  Out: what is in force. */
+struct uffdio_log {
+	__u64 size;		/* messages it can hold */
+	__u64 watermark;	/* unread messages that wake a reader */
 };
 
 struct uffdio_continue {

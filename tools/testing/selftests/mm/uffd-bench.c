@@ -251,6 +251,7 @@ static void new_uffd(__u64 features)
 }
 
 /* What headers of mainline do not have. */
+#define WP_LOG		(1ULL << 33)
 #define EVENT_NOWAIT	(1ULL << 35)
 
 static bool offers(__u64 feature)
@@ -1272,6 +1273,29 @@ static size_t collect_soft(void)
 	return count;
 }
 
+/* As many as there must be: read() would wait for more. */
+static size_t collect_log(size_t dirty)
+{
+	struct uffd_msg msg[64];
+	size_t found = 0;
+	ssize_t len;
+	char *p;
+	int i;
+
+	while (found < dirty) {
+		len = read(w.fd, msg, sizeof(msg));
+		if (len <= 0)
+			die("read");
+		for (i = 0; i < (int)(len / sizeof(msg[0])); i++) {
+			p = (char *)(uintptr_t)msg[i].arg.remove.start;
+			uffd_protect(p, msg[i].arg.remove.end -
+					msg[i].arg.remove.start, true);
+			found++;
+		}
+	}
+	return found;
+}
+
 static void setup_dirty(void)
 {
 	w.len = 64 * MIB;
@@ -1280,8 +1304,9 @@ static void setup_dirty(void)
 	w.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (w.pagemap < 0)
 		skip("/proc/self/pagemap");
-	if (param_is("async")) {
-		new_uffd(UFFD_FEATURE_WP_ASYNC);
+	if (param_is("async") || param_is("log")) {
+		new_uffd(UFFD_FEATURE_WP_ASYNC |
+			 (param_is("log") ? WP_LOG : 0));
 		uffd_register(w.area, w.len, UFFDIO_REGISTER_MODE_WP);
 		uffd_protect(w.area, w.len, true);
 	} else if (param_is("sync")) {
@@ -1317,6 +1342,8 @@ static double collect(void)
 	if (param_is("async"))
 		found = scan(PAGE_IS_WRITTEN,
 			     PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC);
+	else if (param_is("log"))
+		found = collect_log(dirty);
 	else if (param_is("soft"))
 		found = collect_soft();
 	else if (param_is("sync"))
@@ -1591,10 +1618,10 @@ static const struct bench benches[] = {
 	  "as fault-missing, by mprotect() and SIGSEGV" },
 	{ "segv-wp", "", "ns/fault", setup_segv_wp, round_segv_wp,
 	  "as fault-wp, by mprotect() and SIGSEGV" },
-	{ "dirty-write", "async sync soft segv", "ns/write",
+	{ "dirty-write", "async log sync soft segv", "ns/write",
 	  setup_dirty, round_dirty_write,
 	  "first write to each of 256 tracked pages" },
-	{ "dirty-collect", "async sync soft segv", "ns/page",
+	{ "dirty-collect", "async log sync soft segv", "ns/page",
 	  setup_dirty, round_dirty_collect,
 	  "which of 16,384 pages were they? and again" },
 };

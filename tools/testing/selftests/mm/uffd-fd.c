@@ -252,9 +252,11 @@ TEST_F_TIMEOUT(api, wrong_version, LIMIT)
 	EXPECT_EQ(0, do_api(self->fd, &self->api));
 }
 
-/* Features, by bit; the second is not to be had without the first. */
+/* Features, by bit; of each two the second is not to be had without the first. */
 #define RWP		17
 #define RWP_ASYNC	18
+#define WP_ASYNC	15
+#define WP_LOG		33
 
 /* Each bit is either offered and can be had, or refused. */
 TEST_F_TIMEOUT(api, each_feature, LIMIT)
@@ -274,6 +276,8 @@ TEST_F_TIMEOUT(api, each_feature, LIMIT)
 
 		if (bit == RWP_ASYNC)
 			api.features |= UK_BIT(RWP);
+		if (bit == WP_LOG)
+			api.features |= UK_BIT(WP_ASYNC);
 		ASSERT_LE(0, fd);
 		err = do_api(fd, &api);
 		if (offered & UK_BIT(bit)) {

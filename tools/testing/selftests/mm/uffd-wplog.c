@@ -1,0 +1,813 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * userfaultfd: the write log, UFFD_FEATURE_WP_LOG and UFFDIO_LOG.
+ *
+ * - The first write to a protected page of any kind is told, and the writer does not
+ *   wait; neighbours are one message; messages keep their place among others.
+ * - Readers are woken when there are enough of them, or for something else; those in
+ *   UFFDIO_EXCHANGE, too.
+ * - A full log says so once, and loses nothing that PAGEMAP_SCAN does not know.
+ * - Who reads the log, protects again and then copies ends with a true copy.
+ *
+ * UFFD_SECONDS=n makes the last ones run longer.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <time.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <linux/fs.h>
+
+#include "../kselftest_harness.h"
+#include "uffd-kit.h"
+
+#define UNITS		16
+#define LIMIT		60
+
+#define WP		UFFDIO_REGISTER_MODE_WP
+#define MODE_WP		UFFDIO_WRITEPROTECT_MODE_WP
+#define ASYNC		UFFD_FEATURE_WP_ASYNC
+#define LOG		UFFD_FEATURE_WP_LOG
+#define NOWAIT		UFFD_FEATURE_EVENT_NOWAIT
+#define EXCHANGE	UFFD_FEATURE_EXCHANGE
+#define REMOVE		UFFD_FEATURE_EVENT_REMOVE
+
+/* FIXTURE_DATA(wplog), by a name that reads well in a prototype. */
+#define wplog_test _test_data_wplog
+
+FIXTURE(wplog)
+{
+	struct uk_mem m;
+	size_t unit;
+	int fd;
+	struct uk_thread t[UNITS];
+};
+
+FIXTURE_VARIANT(wplog)
+{
+	enum uk_kind kind;
+};
+
+FIXTURE_VARIANT_ADD(wplog, anon)
+{
+	.kind = UK_ANON_SMALL,
+};
+
+FIXTURE_VARIANT_ADD(wplog, thp)
+{
+	.kind = UK_ANON,
+};
+
+FIXTURE_VARIANT_ADD(wplog, shmem)
+{
+	.kind = UK_SHMEM,
+};
+
+FIXTURE_VARIANT_ADD(wplog, shmem_private)
+{
+	.kind = UK_SHMEM_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(wplog, hugetlb)
+{
+	.kind = UK_HUGETLB,
+};
+
+FIXTURE_VARIANT_ADD(wplog, hugetlb_private)
+{
+	.kind = UK_HUGETLB_PRIVATE,
+};
+
+static int set_log(int fd, __u64 size, __u64 watermark)
+{
+	struct uffdio_log log = { .size = size, .watermark = watermark };
+
+	return ioctl(fd, UFFDIO_LOG, &log) ? -errno : 0;
+}
+
+FIXTURE_SETUP(wplog)
+{
+	const char *why;
+
+	if (!(uk_offered() & LOG))
+		SKIP(return, "this kernel has no UFFD_FEATURE_WP_LOG");
+	why = uk_map(&self->m, variant->kind, UNITS);
+	if (why)
+		SKIP(return, "%s", why);
+	self->unit = self->m.unit;
+	self->fd = uk_new(O_CLOEXEC | O_NONBLOCK, REMOVE | NOWAIT | ASYNC | LOG |
+			  EXCHANGE | (geteuid() ? 0 : UFFD_FEATURE_EVENT_FORK));
+	if (self->fd == -EPERM)
+		SKIP(return, UK_NEEDS_ROOT);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, uk_register_mode(self->fd, self->m.area, self->m.len, WP,
+				      NULL));
+}
+
+FIXTURE_TEARDOWN(wplog)
+{
+	close(self->fd);
+}
+
+static char *at(struct wplog_test *self, unsigned int unit)
+{
+	return uk_at(&self->m, unit);
+}
+
+/* Writes somewhere into a unit. */
+static void poke(struct wplog_test *self, unsigned int unit)
+{
+	uk_poke(at(self, unit) + self->unit / 2);
+}
+
+/* The whole of it, so that all pages are there. */
+static void fill_all(struct wplog_test *self)
+{
+	size_t i;
+
+	for (i = 0; i < self->m.len; i += 4096)
+		uk_poke(self->m.area + i);
+}
+
+static int protect_all(struct wplog_test *self)
+{
+	return uk_protect(self->fd, self->m.area, self->m.len, MODE_WP);
+}
+
+static bool is_write(struct wplog_test *self, const struct uffd_msg *msg,
+		     unsigned int first, unsigned int end)
+{
+	return uk_is_span(msg, UFFD_EVENT_WRITE, at(self, first), at(self, end));
+}
+
+static bool is_lost(const struct uffd_msg *msg)
+{
+	return uk_is_span(msg, UFFD_EVENT_WRITE_LOST, NULL, NULL);
+}
+
+static int read_all(int fd, struct uffd_msg *msg, int max)
+{
+	int got, n = 0;
+
+	while (n < max && (got = uk_read(fd, msg + n, max - n)) > 0)
+		n += got;
+	return n;
+}
+
+TEST(handshake)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = ASYNC | LOG };
+	struct uffdio_log log = {};
+	int fd;
+
+	if (!(uk_offered() & LOG))
+		SKIP(return, "this kernel has no UFFD_FEATURE_WP_LOG");
+	EXPECT_EQ(-EINVAL, uk_new(UFFD_USER_MODE_ONLY, LOG));
+	fd = uk_open(UFFD_USER_MODE_ONLY);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-EINVAL, set_log(fd, 0, 0));
+	ASSERT_EQ(0, ioctl(fd, UFFDIO_API, &api));
+	EXPECT_TRUE(api.ioctls & UK_BIT(0x31));
+	ASSERT_EQ(0, ioctl(fd, UFFDIO_LOG, &log));
+	EXPECT_EQ(4096, log.size);
+	EXPECT_EQ(64, log.watermark);
+	EXPECT_EQ(0, set_log(fd, 65536, 65536));
+	EXPECT_EQ(-EINVAL, set_log(fd, 65537, 0));
+	EXPECT_EQ(-EINVAL, set_log(fd, 0, 65537));
+	/* A watermark that would be above the size goes down with it. */
+	log = (struct uffdio_log){ .size = 10 };
+	ASSERT_EQ(0, ioctl(fd, UFFDIO_LOG, &log));
+	EXPECT_EQ(10, log.size);
+	EXPECT_EQ(10, log.watermark);
+	EXPECT_EQ(-EINVAL, set_log(fd, 10, 11));
+	EXPECT_EQ(-1, ioctl(fd, UFFDIO_LOG, UK_KERNEL_SPACE));
+	EXPECT_EQ(EFAULT, errno);
+	close(fd);
+
+	fd = uk_new(UFFD_USER_MODE_ONLY, ASYNC);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-EINVAL, set_log(fd, 0, 0));
+	close(fd);
+}
+
+TEST_F_TIMEOUT(wplog, first_write_is_told, LIMIT)
+{
+	struct uffd_msg msg[4];
+
+	fill_all(self);
+	EXPECT_EQ(0, read_all(self->fd, msg, 4));
+	ASSERT_EQ(0, protect_all(self));
+	uk_peek(at(self, 5));
+	EXPECT_EQ(0, read_all(self->fd, msg, 4));
+	poke(self, 3);
+	poke(self, 3);
+	ASSERT_EQ(1, read_all(self->fd, msg, 4));
+	EXPECT_TRUE(is_write(self, &msg[0], 3, 4));
+	poke(self, 3);
+	EXPECT_EQ(0, read_all(self->fd, msg, 4));
+
+	ASSERT_EQ(0, uk_protect(self->fd, at(self, 3), self->unit, MODE_WP));
+	poke(self, 3);
+	ASSERT_EQ(1, read_all(self->fd, msg, 4));
+	EXPECT_TRUE(is_write(self, &msg[0], 3, 4));
+	/* Unprotected by hand is not written. */
+	ASSERT_EQ(0, uk_protect(self->fd, at(self, 7), self->unit, 0));
+	poke(self, 7);
+	EXPECT_EQ(0, read_all(self->fd, msg, 4));
+}
+
+/* Pages that are not there have been protected as well. */
+TEST_F_TIMEOUT(wplog, absent_pages, LIMIT)
+{
+	struct uffd_msg msg[4];
+
+	ASSERT_EQ(0, protect_all(self));
+	EXPECT_EQ(0, uk_peek(at(self, 5)));
+	EXPECT_EQ(0, read_all(self->fd, msg, 4));
+	poke(self, 3);
+	poke(self, 5);
+	ASSERT_EQ(2, read_all(self->fd, msg, 4));
+	EXPECT_TRUE(is_write(self, &msg[0], 3, 4));
+	EXPECT_TRUE(is_write(self, &msg[1], 5, 6));
+}
+
+TEST_F_TIMEOUT(wplog, neighbours_are_one, LIMIT)
+{
+	struct uffd_msg msg[8];
+
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 4);
+	poke(self, 5);
+	poke(self, 6);
+	poke(self, 3);
+	poke(self, 9);
+	poke(self, 7);
+	poke(self, 8);
+	ASSERT_EQ(3, read_all(self->fd, msg, 8));
+	EXPECT_TRUE(is_write(self, &msg[0], 3, 7));
+	EXPECT_TRUE(is_write(self, &msg[1], 9, 10));
+	EXPECT_TRUE(is_write(self, &msg[2], 7, 9));
+	/* Not with one that has been read. */
+	poke(self, 10);
+	ASSERT_EQ(1, read_all(self->fd, msg, 8));
+	EXPECT_TRUE(is_write(self, &msg[0], 10, 11));
+}
+
+TEST_F_TIMEOUT(wplog, among_others, LIMIT)
+{
+	struct uffd_msg msg[8];
+
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 2);
+	ASSERT_EQ(0, madvise(at(self, 8), self->unit, MADV_DONTNEED));
+	poke(self, 3);
+	/* What is logged refuses nothing; the REMOVE does, what is its. */
+	EXPECT_EQ(0, uk_protect(self->fd, at(self, 2), self->unit, MODE_WP));
+	EXPECT_EQ(-EAGAIN, uk_protect(self->fd, at(self, 8), self->unit, MODE_WP));
+	ASSERT_EQ(3, read_all(self->fd, msg, 8));
+	EXPECT_TRUE(is_write(self, &msg[0], 2, 3));
+	EXPECT_TRUE(uk_is_span(&msg[1], UFFD_EVENT_REMOVE, at(self, 8),
+			       at(self, 9)));
+	EXPECT_TRUE(is_write(self, &msg[2], 3, 4));
+}
+
+/* By another process, too. */
+TEST_F_TIMEOUT(wplog, written_from_outside, LIMIT)
+{
+	char byte = 1;
+	struct iovec from = { &byte, 1 }, to = { at(self, 3), 1 };
+	struct uffd_msg msg[4];
+	pid_t parent = getpid(), pid;
+	int status;
+
+	ASSERT_EQ(0, protect_all(self));
+	pid = syscall(__NR_clone, CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, 0, 0);
+	if (!pid)
+		syscall(__NR_exit, syscall(__NR_process_vm_writev, parent, &from,
+					   1, &to, 1, 0) != 1);
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	if (status)
+		SKIP(return, "no process_vm_writev()");
+	ASSERT_EQ(1, read_all(self->fd, msg, 4));
+	EXPECT_TRUE(is_write(self, &msg[0], 3, 4));
+}
+
+TEST_F_TIMEOUT(wplog, watermark, LIMIT)
+{
+	struct uffd_msg msg[8];
+
+	ASSERT_EQ(0, set_log(self->fd, 0, 3));
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 0);
+	poke(self, 2);
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+	/* Who comes gets what there is. */
+	ASSERT_EQ(1, uk_read(self->fd, msg, 1));
+	EXPECT_TRUE(is_write(self, &msg[0], 0, 1));
+	poke(self, 4);
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+	poke(self, 6);
+	EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
+	ASSERT_EQ(1, uk_read(self->fd, msg, 1));
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+	/* One that is lower, or something else. */
+	ASSERT_EQ(0, set_log(self->fd, 0, 2));
+	EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
+	ASSERT_EQ(0, set_log(self->fd, 0, 3));
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+	ASSERT_EQ(0, madvise(at(self, 8), self->unit, MADV_DONTNEED));
+	EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
+	EXPECT_EQ(3, read_all(self->fd, msg, 8));
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+}
+
+static long read_one(void *arg)
+{
+	struct uffd_msg msg;
+	int *fd = arg;
+
+	return uk_read(*fd, &msg, 1) == 1 ? msg.event : -1;
+}
+
+/* The same, by the other call that waits for messages. */
+static long exchange_one(void *arg)
+{
+	struct uffd_msg msg;
+	struct uffdio_exchange call = {
+		.msgs = (unsigned long)&msg,
+		.nr_msgs = 1,
+		.deadline = -1,
+	};
+	int *fd = arg;
+
+	return ioctl(*fd, UFFDIO_EXCHANGE, &call) == 1 ? msg.event : -1;
+}
+
+static void check_sleepers(struct __test_metadata *_metadata,
+			   struct wplog_test *self, long (*wait_one)(void *fd))
+{
+	unsigned int i;
+
+	ASSERT_EQ(0, set_log(self->fd, 0, 3));
+	ASSERT_EQ(0, fcntl(self->fd, F_SETFL, 0));
+	ASSERT_EQ(0, protect_all(self));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, uk_start(&self->t[i], wait_one, &self->fd));
+		ASSERT_TRUE(uk_asleep(self->t[i].tid));
+	}
+	poke(self, 0);
+	poke(self, 2);
+	for (i = 0; i < 3; i++)
+		EXPECT_TRUE(uk_stays(&self->t[i]));
+	/* It wakes one, who has room for a WRITE only, and passes it on. */
+	ASSERT_EQ(0, madvise(at(self, 8), self->unit, MADV_DONTNEED));
+	EXPECT_TRUE(uk_join_all(self->t, 3));
+	EXPECT_EQ(2 * UFFD_EVENT_WRITE + UFFD_EVENT_REMOVE,
+		  self->t[0].ret + self->t[1].ret + self->t[2].ret);
+
+	ASSERT_EQ(0, uk_start(&self->t[0], wait_one, &self->fd));
+	ASSERT_TRUE(uk_asleep(self->t[0].tid));
+	poke(self, 4);
+	poke(self, 6);
+	EXPECT_TRUE(uk_stays(&self->t[0]));
+	poke(self, 10);
+	EXPECT_TRUE(uk_join(&self->t[0], UK_SOON));
+	/* A lower watermark is a reason too. */
+	ASSERT_EQ(0, set_log(self->fd, 0, 4));
+	ASSERT_EQ(0, uk_start(&self->t[0], wait_one, &self->fd));
+	EXPECT_TRUE(uk_join(&self->t[0], UK_SOON));
+}
+
+TEST_F_TIMEOUT(wplog, sleepers, LIMIT)
+{
+	check_sleepers(_metadata, self, read_one);
+}
+
+TEST_F_TIMEOUT(wplog, sleepers_in_exchange, LIMIT)
+{
+	check_sleepers(_metadata, self, exchange_one);
+}
+
+static int exchange_protect(struct wplog_test *self, unsigned int one,
+			    unsigned int other, struct uffd_msg *msg, int max,
+			    long long deadline)
+{
+	struct uffdio_op ops[2] = {};
+	struct uffdio_exchange call = {
+		.ops = (unsigned long)ops,
+		.nr_ops = 2,
+		.msgs = (unsigned long)msg,
+		.nr_msgs = max,
+		.deadline = deadline,
+	};
+	int i, n;
+
+	for (i = 0; i < 2; i++) {
+		ops[i].op = _UFFDIO_WRITEPROTECT;
+		ops[i].mode = MODE_WP;
+		ops[i].dst = (unsigned long)at(self, i ? other : one);
+		ops[i].len = self->unit;
+	}
+	n = ioctl(self->fd, UFFDIO_EXCHANGE, &call);
+	if (ops[0].result != (__s64)self->unit ||
+	    ops[1].result != (__s64)self->unit)
+		return -1;
+	return n;
+}
+
+/* What has been read is protected again, and what was written meanwhile comes. */
+TEST_F_TIMEOUT(wplog, exchange, LIMIT)
+{
+	struct uffd_msg msg[4];
+
+	fill_all(self);
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 3);
+	poke(self, 6);
+	ASSERT_EQ(2, read_all(self->fd, msg, 4));
+	poke(self, 9);
+	ASSERT_EQ(1, exchange_protect(self, 3, 6, msg, 4, 0));
+	EXPECT_TRUE(is_write(self, &msg[0], 9, 10));
+	poke(self, 6);
+	poke(self, 3);
+	poke(self, 9);
+	ASSERT_EQ(2, exchange_protect(self, 3, 6, msg, 4, 0));
+	EXPECT_TRUE(is_write(self, &msg[0], 6, 7));
+	EXPECT_TRUE(is_write(self, &msg[1], 3, 4));
+	EXPECT_EQ(0, exchange_protect(self, 3, 6, msg, 4, 0));
+}
+
+struct late {
+	struct wplog_test *self;
+	struct uffd_msg msg[4];
+};
+
+static long exchange_late(void *arg)
+{
+	struct late *late = arg;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return exchange_protect(late->self, 3, 6, late->msg, 4,
+				(now.tv_sec + 2) * 1000000000LL + now.tv_nsec);
+}
+
+/* Too few to wake anybody are told when the time is up. */
+TEST_F_TIMEOUT(wplog, exchange_in_time, LIMIT)
+{
+	struct late late = { .self = self };
+
+	ASSERT_EQ(0, fcntl(self->fd, F_SETFL, 0));
+	ASSERT_EQ(0, protect_all(self));
+	ASSERT_EQ(0, uk_start(&self->t[0], exchange_late, &late));
+	ASSERT_TRUE(uk_asleep(self->t[0].tid));
+	poke(self, 2);
+	poke(self, 4);
+	EXPECT_TRUE(uk_stays(&self->t[0]));
+	ASSERT_TRUE(uk_join(&self->t[0], UK_SOON));
+	EXPECT_EQ(2, self->t[0].ret);
+	EXPECT_TRUE(is_write(self, &late.msg[0], 2, 3));
+	EXPECT_TRUE(is_write(self, &late.msg[1], 4, 5));
+}
+
+/* Which units does the page table call written? */
+static unsigned int scan(struct wplog_test *self, unsigned int unit)
+{
+	struct page_region region;
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = (unsigned long)at(self, unit),
+		.end = (unsigned long)at(self, unit + 1),
+		.vec = (unsigned long)&region,
+		.vec_len = 1,
+		.category_mask = PAGE_IS_WRITTEN,
+		.return_mask = PAGE_IS_WRITTEN,
+	};
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	long n = ioctl(pagemap, PAGEMAP_SCAN, &arg);
+
+	close(pagemap);
+	return n == 1;
+}
+
+TEST_F_TIMEOUT(wplog, full, LIMIT)
+{
+	struct uffd_msg msg[16];
+	unsigned int i, round;
+
+	ASSERT_EQ(0, set_log(self->fd, 4, 4));
+	for (round = 0; round < 2; round++) {
+		ASSERT_EQ(0, protect_all(self));
+		for (i = 0; i < 3; i++)
+			poke(self, 2 * i);
+		EXPECT_EQ(0, uk_poll(self->fd, 0));
+		for (; i < 7; i++)
+			poke(self, 2 * i);
+		EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
+		/* Nor may anything be added to what came before that. */
+		poke(self, 7);
+		EXPECT_EQ(5, read_all(self->fd, msg, 16));
+		for (i = 0; i < 4; i++)
+			EXPECT_TRUE(is_write(self, &msg[i], 2 * i, 2 * i + 1));
+		EXPECT_TRUE(is_lost(&msg[4]));
+		for (i = 4; i < 7; i++)
+			EXPECT_EQ(1, scan(self, 2 * i));
+		EXPECT_EQ(0, scan(self, 1));
+		/* Once read there is room again. */
+		poke(self, 14);
+		ASSERT_EQ(1, read_all(self->fd, msg, 16));
+		EXPECT_TRUE(is_write(self, &msg[0], 14, 15));
+	}
+}
+
+/* LOST alone wakes, whatever the watermark, and keeps its place. */
+TEST_F_TIMEOUT(wplog, lost_wakes, LIMIT)
+{
+	struct uffd_msg msg[8];
+
+	ASSERT_EQ(0, set_log(self->fd, 1, 1));
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 0);
+	poke(self, 2);
+	ASSERT_EQ(1, uk_read(self->fd, msg, 1));
+	EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
+	EXPECT_EQ(-EFAULT, uk_read(self->fd, UK_KERNEL_SPACE, 1));
+	/* While it is unread no other one is needed. */
+	poke(self, 4);
+	poke(self, 6);
+	EXPECT_EQ(-EFAULT, uk_read(self->fd, UK_KERNEL_SPACE, 4));
+	ASSERT_EQ(2, read_all(self->fd, msg, 8));
+	EXPECT_TRUE(is_lost(&msg[0]));
+	EXPECT_TRUE(is_write(self, &msg[1], 4, 5));
+	EXPECT_EQ(1, scan(self, 6));
+}
+
+TEST_F_TIMEOUT(wplog, bad_buffer, LIMIT)
+{
+	char *page = uk_reserve(8192, 4096);
+	struct uffd_msg msg[8], *half;
+
+	ASSERT_NE(NULL, page);
+	ASSERT_EQ(0, mprotect(page, 4096, PROT_READ | PROT_WRITE));
+	half = (struct uffd_msg *)(page + 4096 - sizeof(*half) * 3 / 2);
+	ASSERT_EQ(0, set_log(self->fd, 8, 3));
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 0);
+	poke(self, 2);
+	poke(self, 4);
+	EXPECT_EQ(-EFAULT, uk_read(self->fd, UK_KERNEL_SPACE, 4));
+	EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
+	/* Somebody's they are still. */
+	EXPECT_EQ(-EBUSY, set_log(self->fd, 16, 0));
+	ASSERT_EQ(1, uk_read(self->fd, half, 3));
+	EXPECT_TRUE(is_write(self, half, 0, 1));
+	poke(self, 5);
+	ASSERT_EQ(2, read_all(self->fd, msg, 8));
+	EXPECT_TRUE(is_write(self, &msg[0], 2, 3));
+	EXPECT_TRUE(is_write(self, &msg[1], 4, 6));
+	EXPECT_EQ(0, set_log(self->fd, 16, 0));
+}
+
+TEST_F_TIMEOUT(wplog, close_with_unread, LIMIT)
+{
+	struct uffd_msg msg[4];
+
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 0);
+	ASSERT_EQ(0, madvise(at(self, 8), self->unit, MADV_DONTNEED));
+	poke(self, 2);
+	close(self->fd);
+	poke(self, 4);
+	self->fd = uk_new(O_CLOEXEC | O_NONBLOCK, ASYNC | LOG);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, uk_register_mode(self->fd, self->m.area, self->m.len, WP,
+				      NULL));
+	poke(self, 6);
+	EXPECT_EQ(0, read_all(self->fd, msg, 4));
+}
+
+/* In the child: system calls and stores only. */
+static int write_and_leave(void *arg)
+{
+	struct wplog_test *self = arg;
+
+	poke(self, 5);
+	poke(self, 7);
+	return 0;
+}
+
+static long spawn(void *arg)
+{
+	return uk_spawn_by_thread(write_and_leave, arg, 0);
+}
+
+/* Each of the two has its own. */
+TEST_F_TIMEOUT(wplog, child, LIMIT)
+{
+	struct uffdio_log log = {};
+	struct uffd_msg msg[8];
+	int fd;
+
+	if (geteuid())
+		SKIP(return, "needs root, for fork events");
+	ASSERT_EQ(0, set_log(self->fd, 9, 3));
+	fill_all(self);
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 1);
+	ASSERT_EQ(0, uk_start(&self->t[0], spawn, self));
+	ASSERT_TRUE(uk_asleep(self->t[0].tid));
+	poke(self, 3);
+	ASSERT_EQ(3, read_all(self->fd, msg, 8));
+	EXPECT_TRUE(is_write(self, &msg[0], 1, 2));
+	ASSERT_EQ(UFFD_EVENT_FORK, msg[1].event);
+	EXPECT_TRUE(is_write(self, &msg[2], 3, 4));
+	fd = msg[1].arg.fork.ufd;
+	ASSERT_TRUE(uk_join(&self->t[0], UK_SOON));
+	EXPECT_EQ(0, uk_reap(self->t[0].ret, UK_SOON));
+	ASSERT_EQ(2, read_all(fd, msg, 8));
+	EXPECT_TRUE(is_write(self, &msg[0], 5, 6));
+	EXPECT_TRUE(is_write(self, &msg[1], 7, 8));
+	ASSERT_EQ(0, ioctl(fd, UFFDIO_LOG, &log));
+	EXPECT_EQ(9, log.size);
+	EXPECT_EQ(3, log.watermark);
+	EXPECT_EQ(0, read_all(self->fd, msg, 8));
+	close(fd);
+}
+
+/*
+ * Writers write, one drains, protects and copies, one forks and drops pages. When the
+ * writers have stopped the copy must be equal to the memory.
+ */
+
+#define WRITERS		3
+
+struct mirror {
+	struct wplog_test *self;
+	char *copy;
+	bool *dropped;		/* units to be looked at in the end */
+	bool over;
+	unsigned long writes;
+	unsigned long told;
+	unsigned long lost;
+	const char *wrong;
+};
+
+struct writer {
+	struct mirror *m;
+	unsigned int nr;
+};
+
+static long writer(void *arg)
+{
+	struct writer *w = arg;
+	struct wplog_test *self = w->m->self;
+	unsigned long x = 88172645463325252UL + w->nr, n = 0;
+	unsigned int *p;
+
+	while (!uk_get(&w->m->over)) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		/* A word of this writer's own, in any page. */
+		p = (unsigned int *)(self->m.area +
+				     x % (self->m.len / 64) * 64) + w->nr;
+		uk_set(p, ++n);
+	}
+	uk_add(&w->m->writes, n);
+	return 0;
+}
+
+static void copy_range(struct mirror *m, __u64 start, __u64 end)
+{
+	struct wplog_test *self = m->self;
+	char *from = (char *)(uintptr_t)start;
+	int err;
+
+	err = uk_protect(self->fd, from, end - start, MODE_WP);
+	/* A REMOVE that has come meanwhile has it copied in the end. */
+	if (err && err != -EAGAIN)
+		m->wrong = "protect";
+	memcpy(m->copy + (from - self->m.area), from, end - start);
+	if (err == -EAGAIN)
+		memset(m->dropped + (from - self->m.area) / self->unit, true,
+		       (end - start) / self->unit);
+}
+
+static void drain(struct mirror *m)
+{
+	struct wplog_test *self = m->self;
+	struct uffd_msg msg[32];
+	__u64 area = (uintptr_t)self->m.area;
+	int i, n;
+
+	while ((n = uk_read(self->fd, msg, 32)) > 0) {
+		for (i = 0; i < n; i++) {
+			__u64 start = msg[i].arg.remove.start;
+			__u64 end = msg[i].arg.remove.end;
+
+			switch (msg[i].event) {
+			case UFFD_EVENT_WRITE:
+				m->told++;
+				copy_range(m, start, end);
+				break;
+			case UFFD_EVENT_WRITE_LOST:
+				m->lost++;
+				copy_range(m, area, area + self->m.len);
+				break;
+			case UFFD_EVENT_REMOVE:
+				/* The pages go after this, and take their protection along. */
+				memset(m->dropped + (start - area) / self->unit,
+				       true, (end - start) / self->unit);
+				break;
+			case UFFD_EVENT_FORK:
+				close(msg[i].arg.fork.ufd);
+				break;
+			default:
+				m->wrong = "message";
+			}
+		}
+	}
+}
+
+static int leave(void *arg)
+{
+	return 0;
+}
+
+static long disturb(void *arg)
+{
+	struct mirror *m = arg;
+	struct wplog_test *self = m->self;
+	unsigned int i;
+
+	for (i = 0; !uk_get(&m->over); i++) {
+		if (i % 4 == 0)
+			uk_reap(uk_spawn_by_thread(leave, NULL, 0), UK_SOON);
+		if (madvise(at(self, i % (self->m.units / 4)), self->unit,
+			    MADV_DONTNEED))
+			return 1;
+		uk_sleep(10);
+	}
+	return 0;
+}
+
+static void mirror_memory(struct __test_metadata *_metadata,
+			  struct wplog_test *self, unsigned int size)
+{
+	const char *seconds = getenv("UFFD_SECONDS");
+	struct mirror m = { .self = self };
+	struct writer w[WRITERS];
+	struct uk_thread t[WRITERS + 1];
+	long long until;
+	size_t i;
+
+	m.copy = uk_buffer(self->m.len);
+	m.dropped = calloc(self->m.units, sizeof(bool));
+	ASSERT_NE(NULL, m.copy);
+	ASSERT_NE(NULL, m.dropped);
+	ASSERT_EQ(0, set_log(self->fd, size, 0));
+	fill_all(self);
+	copy_range(&m, (uintptr_t)self->m.area,
+		   (uintptr_t)self->m.area + self->m.len);
+	for (i = 0; i < WRITERS; i++) {
+		w[i] = (struct writer){ .m = &m, .nr = i };
+		ASSERT_EQ(0, uk_start(&t[i], writer, &w[i]));
+	}
+	ASSERT_EQ(0, uk_start(&t[WRITERS], disturb, &m));
+	until = uk_now() + 1000 * (seconds ? atoi(seconds) : 2);
+	while (uk_now() < until && !m.wrong) {
+		drain(&m);
+		uk_poll(self->fd, 1);
+	}
+	uk_set(&m.over, true);
+	while (!uk_finished(&t[WRITERS]))
+		drain(&m);
+	ASSERT_TRUE(uk_join_all(t, WRITERS + 1));
+	EXPECT_EQ(0, t[WRITERS].ret);
+	drain(&m);
+	for (i = 0; i < self->m.units; i++)
+		if (m.dropped[i])
+			memcpy(m.copy + i * self->unit, at(self, i), self->unit);
+	EXPECT_EQ(NULL, m.wrong);
+	EXPECT_EQ(0, memcmp(m.copy, self->m.area, self->m.len));
+	EXPECT_LT(0, m.told);
+	TH_LOG("%lu writes, %lu told, %lu lost", m.writes, m.told, m.lost);
+	free(m.dropped);
+}
+
+TEST_F_TIMEOUT(wplog, copy_is_true, 5 * LIMIT)
+{
+	mirror_memory(_metadata, self, 4096);
+}
+
+/* And if much of it is lost. */
+TEST_F_TIMEOUT(wplog, copy_is_true_if_lost, 5 * LIMIT)
+{
+	mirror_memory(_metadata, self, 2);
+}
+
+TEST_HARNESS_MAIN
