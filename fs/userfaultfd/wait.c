@@ -478,14 +478,18 @@ struct uffd_lapse {
 	unsigned long uffd;
 };
 
-static __always_inline void uffd_lapse_begin(struct uffd_lapse *lapse,
-					     const struct userfaultfd_ctx *ctx)
+/* Queues the message.  Returns how many readers there is work for. */
+static __always_inline unsigned int uffd_tell(struct userfaultfd_ctx *ctx,
+					      struct uffd_waiter *waiter,
+					      struct uffd_lapse *lapse)
 {
+	trace_uffd_fault(ctx->id, &waiter->item.msg);
 	lapse->since = 0;
 	if (trace_uffd_resolve_enabled()) {
 		lapse->since = ktime_get_ns();
 		lapse->uffd = ctx->id;
 	}
+	return uffd_queue_add(&ctx->queue, &waiter->item);
 }
 
 static __always_inline void uffd_lapse_end(const struct uffd_lapse *lapse,
@@ -560,11 +564,8 @@ vm_fault_t handle_userfault(struct vm_fault *vmf, unsigned long reason)
 	/* Paired with the barrier in uffd_index_wake(), see above. */
 	smp_mb();
 	open = userfaultfd_fault_open(vmf, reason);
-	if (open) {
-		trace_uffd_fault(ctx->id, &waiter.item.msg);
-		uffd_lapse_begin(&lapse, ctx);
-		readers = uffd_queue_add(&ctx->queue, &waiter.item);
-	}
+	if (open)
+		readers = uffd_tell(ctx, &waiter, &lapse);
 
 	/*
 	 * From here on release of the file can go ahead.  RCU keeps the context
