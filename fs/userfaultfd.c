@@ -137,6 +137,7 @@ uffd_deliver(struct userfaultfd_ctx *ctx, struct uffd_batch *batch,
 	size_t copied = copy_to_iter(batch->msg,
 				     batch->nr * sizeof(batch->msg[0]), to);
 	unsigned int whole = copied / sizeof(batch->msg[0]);
+	bool logged = false;
 	unsigned int i;
 
 	if (trace_uffd_deliver_enabled())
@@ -145,10 +146,12 @@ uffd_deliver(struct userfaultfd_ctx *ctx, struct uffd_batch *batch,
 		if (likely(!batch->item[i].event))
 			continue;
 		if (uffd_msg_is_logged(&batch->msg[i]))
-			uffd_log_delivered(ctx, batch->item[i].write);
+			logged = true;
 		else
 			uffd_event_delivered(batch->item[i].event);
 	}
+	if (logged)
+		uffd_log_delivered(ctx, batch, whole);
 	if (whole == batch->nr)
 		return copied;
 	iov_iter_revert(to, copied % sizeof(batch->msg[0]));

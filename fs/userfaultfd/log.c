@@ -10,9 +10,9 @@
  * finds the page unprotected only if the message is in the queue, or was.
  *
  * Nothing can be allocated there, so the messages are made beforehand, as many as
- * the log is to hold, and are used over and over.  One that touches the newest
- * message there has ever been, if that is a WRITE and unread, is added to it.  The
- * others are read in their place among faults and events.
+ * the log is to hold, and are used over and over.  A page that touches the newest
+ * message there has ever been, if that is a WRITE, unread and of the same VMA, is
+ * added to it.  The others are read in their place among faults and events.
  *
  * A WRITE concerns nobody's fill, so the gate does not know of it; nor is it urgent.
  * It wakes a reader only when so many are unread that it is worth his while.  Who
@@ -58,7 +58,9 @@ static struct uffd_log *uffd_log_alloc(struct mm_struct *mm, unsigned int size)
 	struct mem_cgroup *old = set_active_memcg(memcg);
 	struct uffd_log *log;
 
-	log = kvzalloc(struct_size(log, item, size), GFP_KERNEL_ACCOUNT);
+	/* How much it is the caller says, and is told if there is no more. */
+	log = kvzalloc(struct_size(log, item, size),
+		       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	set_active_memcg(old);
 	mem_cgroup_put(memcg);
 	if (!log)
@@ -207,14 +209,20 @@ static struct uffd_item *uffd_log_get(struct uffd_log *log)
 	return item;
 }
 
-/* Adds it to the newest message, if it touches that.  The queue is locked. */
-static bool uffd_log_merge(struct uffd_queue *q, unsigned long start,
-			   unsigned long end)
+/*
+ * Adds it to the newest message, if it touches that.  Not across the bounds of the VMA:
+ * the range of a message is to be one that can be protected, and another VMA may have
+ * larger pages.  The queue is locked.
+ */
+static bool uffd_log_merge(struct uffd_queue *q,
+			   const struct vm_area_struct *vma,
+			   unsigned long start, unsigned long end)
 {
 	struct uffd_item *item;
 
 	item = __uffd_queue_newest(q, UFFD_EVENT_WRITE, start, end);
-	if (!item)
+	if (!item || item->msg.arg.remove.start < vma->vm_start ||
+	    item->msg.arg.remove.end > vma->vm_end)
 		return false;
 	item->msg.arg.remove.start = min_t(u64, item->msg.arg.remove.start, start);
 	item->msg.arg.remove.end = max_t(u64, item->msg.arg.remove.end, end);
@@ -223,6 +231,7 @@ static bool uffd_log_merge(struct uffd_queue *q, unsigned long start,
 
 /* Returns how many readers there is work for.  The queue is locked. */
 static unsigned int uffd_log_add(struct userfaultfd_ctx *ctx,
+				 const struct vm_area_struct *vma,
 				 unsigned long start, unsigned long end)
 {
 	struct uffd_queue *q = &ctx->queue;
@@ -230,7 +239,7 @@ static unsigned int uffd_log_add(struct userfaultfd_ctx *ctx,
 	struct uffd_item *item;
 	unsigned int readers;
 
-	if (uffd_log_merge(q, start, end))
+	if (uffd_log_merge(q, vma, start, end))
 		return 0;
 	item = uffd_log_get(log);
 	if (!item) {
@@ -268,26 +277,36 @@ void userfaultfd_log_write(struct vm_area_struct *vma, unsigned long address,
 	if (!userfaultfd_wp(vma) || !uffd_has(ctx, UFFD_FEATURE_WP_LOG))
 		return;
 	spin_lock(&ctx->queue.lock);
-	readers = uffd_log_add(ctx, start, start + size);
+	readers = uffd_log_add(ctx, vma, start, start + size);
 	spin_unlock(&ctx->queue.lock);
 	/* Wakes once in a while, with no lock of ours held but the page table's. */
 	uffd_queue_announce(&ctx->queue, readers, false);
 }
 
-/**
- * uffd_log_delivered() - a message of the log has reached its reader
- * @ctx: the context
- * @item: a TAKEN message of its log
- */
-void uffd_log_delivered(struct userfaultfd_ctx *ctx, struct uffd_item *item)
+/* The queue is locked. */
+static void uffd_log_put(struct uffd_log *log, struct uffd_item *item)
 {
-	struct uffd_log *log = ctx->log;
-
-	spin_lock(&ctx->queue.lock);
 	WRITE_ONCE(item->state, UFFD_ITEM_NEW);
 	log->used--;
 	if (item != &log->lost)
 		list_add(&item->link, &log->free);
+}
+
+/**
+ * uffd_log_delivered() - messages have reached their reader
+ * @ctx: the context
+ * @batch: of messages that have been taken
+ * @nr: how many of them; those of the log may be used again
+ */
+void uffd_log_delivered(struct userfaultfd_ctx *ctx,
+			const struct uffd_batch *batch, unsigned int nr)
+{
+	unsigned int i;
+
+	spin_lock(&ctx->queue.lock);
+	for (i = 0; i < nr; i++)
+		if (uffd_msg_is_logged(&batch->msg[i]))
+			uffd_log_put(ctx->log, batch->item[i].write);
 	spin_unlock(&ctx->queue.lock);
 }
 

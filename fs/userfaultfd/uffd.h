@@ -315,7 +315,8 @@ int uffd_log_inherit(struct userfaultfd_ctx *ctx,
 		     struct userfaultfd_ctx *parent);
 void uffd_log_free(struct userfaultfd_ctx *ctx);
 int uffd_log_set(struct userfaultfd_ctx *ctx, u64 *size, u64 *watermark);
-void uffd_log_delivered(struct userfaultfd_ctx *ctx, struct uffd_item *item);
+void uffd_log_delivered(struct userfaultfd_ctx *ctx,
+			const struct uffd_batch *batch, unsigned int nr);
 void uffd_log_collect(struct userfaultfd_ctx *ctx, struct uffd_item *item,
 		      struct list_head *returning);
 

@@ -49,6 +49,7 @@ static int log_test_init(struct kunit *test)
 	f->ctx.features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_LOG;
 	f->vma.vm_userfaultfd_ctx.ctx = &f->ctx;
 	vm_flags_init(&f->vma, VM_UFFD_WP);
+	f->vma.vm_end = 64 * PAGE_SIZE;
 	f->fault.msg.event = UFFD_EVENT_PAGEFAULT;
 	init_waitqueue_func_entry(&f->poller.entry, log_poller_wake);
 	add_wait_queue(&f->ctx.queue.pollers, &f->poller.entry);
@@ -86,11 +87,7 @@ static unsigned int take(struct log_fixture *f, unsigned int max)
 
 static void deliver(struct log_fixture *f)
 {
-	unsigned int i;
-
-	for (i = 0; i < f->batch.nr; i++)
-		if (f->batch.item[i].write)
-			uffd_log_delivered(&f->ctx, f->batch.item[i].write);
+	uffd_log_delivered(&f->ctx, &f->batch, f->batch.nr);
 	f->batch.nr = 0;
 }
 
@@ -160,6 +157,24 @@ static void log_in_order(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, f->batch.item[1].event, NULL);
 	expect_write(test, 2, 2, 3);
 	KUNIT_EXPECT_EQ(test, f->ctx.queue.carried, 0);
+}
+
+/* What has been of another mapping remains a message of its own. */
+static void log_of_one_mapping(struct kunit *test)
+{
+	struct log_fixture *f = test->priv;
+
+	write_page(f, 3);
+	f->vma.vm_start = 4 * PAGE_SIZE;
+	write_page(f, 4);
+	write_page(f, 5);
+	f->vma.vm_start = 0;
+	f->vma.vm_end = 4 * PAGE_SIZE;
+	write_page(f, 3);
+	KUNIT_ASSERT_EQ(test, take(f, UFFD_BATCH), 3);
+	expect_write(test, 0, 3, 4);
+	expect_write(test, 1, 4, 6);
+	expect_write(test, 2, 3, 4);
 }
 
 /* Bits of a registration before, and who has not asked. */
@@ -328,6 +343,7 @@ static void log_is_set(struct kunit *test)
 static struct kunit_case log_cases[] = {
 	KUNIT_CASE(log_neighbours),
 	KUNIT_CASE(log_in_order),
+	KUNIT_CASE(log_of_one_mapping),
 	KUNIT_CASE(log_is_asked_for),
 	KUNIT_CASE(log_is_full),
 	KUNIT_CASE(log_wakes),
