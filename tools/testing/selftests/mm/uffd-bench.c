@@ -1246,7 +1246,7 @@ static double round_segv_wp(void)
 /* Returns how many pages were found. */
 static size_t scan(__u64 category, __u64 flags)
 {
-	static struct page_region found[512];
+	static struct page_region found[1024];
 	struct pm_scan_arg arg = {
 		.size = sizeof(arg),
 		.flags = flags,
@@ -1440,6 +1440,116 @@ static double round_row(void)
 }
 
 /*
+ * rearm-*: of so many MiB of private memory, small pages, all there, so many pages have
+ * been written to, at equal distances: the parameter is PAGES/MIB. What it takes, for all
+ * of them together, to find them and to protect them again.
+ *
+ *	scan		PAGEMAP_SCAN does both
+ *	log		read() of the write log, 64 messages a call; WRITEPROTECT of each
+ *	exchange	UFFDIO_EXCHANGE protects what the last call has brought, up to 64,
+ *			and brings the next
+ */
+static void setup_rearm(__u64 features)
+{
+	unsigned int mib;
+
+	if (sscanf(w.param, "%zu/%u", &w.each, &mib) != 2 || !w.each || !mib)
+		die("%s is not PAGES/MIB", w.param);
+	new_uffd(UFFD_FEATURE_WP_ASYNC | features);
+	w.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (w.pagemap < 0)
+		skip("/proc/self/pagemap");
+	w.len = mib * MIB;
+	w.area = map_small(w.len);
+	populate(w.area, w.len);
+	uffd_register(w.area, w.len, UFFDIO_REGISTER_MODE_WP);
+	uffd_protect(w.area, w.len, true);
+}
+
+static void setup_rearm_scan(void)
+{
+	setup_rearm(0);
+}
+
+static void setup_rearm_log(void)
+{
+	setup_rearm(WP_LOG);
+}
+
+static void setup_rearm_exchange(void)
+{
+	setup_rearm(WP_LOG | UFFD_FEATURE_EXCHANGE);
+}
+
+static double round_rearm(size_t (*rearm)(void))
+{
+	size_t i, found = 0, n;
+	double start;
+
+	for (i = 0; i < w.each; i++)
+		touch(w.area + i * (w.len / w.each));
+	start = now();
+	while (found < w.each && (n = rearm()))
+		found += n;
+	if (found != w.each)
+		die("found %zu of %zu pages", found, w.each);
+	return since(start);
+}
+
+static size_t rearm_by_scan(void)
+{
+	return scan(PAGE_IS_WRITTEN, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC);
+}
+
+static double round_rearm_scan(void)
+{
+	return round_rearm(rearm_by_scan);
+}
+
+static size_t rearm_by_log(void)
+{
+	return collect_log(w.each);
+}
+
+static double round_rearm_log(void)
+{
+	return round_rearm(rearm_by_log);
+}
+
+static size_t rearm_by_exchange(void)
+{
+	static struct uffdio_op ops[ROW];
+	static struct uffd_msg msgs[ROW];
+	struct uffdio_exchange call = {
+		.ops = (uintptr_t)ops,
+		.msgs = (uintptr_t)msgs,
+		.nr_msgs = ROW,
+	};
+	size_t found = 0;
+	unsigned int i;
+
+	do {
+		exchange(&call, ops);
+		for (i = 0; i < call.nr_ops; i++) {
+			ops[i] = (struct uffdio_op){
+				.op = _UFFDIO_WRITEPROTECT,
+				.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+				.dst = msgs[i].arg.remove.start,
+				.len = msgs[i].arg.remove.end -
+				       msgs[i].arg.remove.start,
+			};
+		}
+		found += call.nr_ops;
+	} while (call.nr_ops);
+	return found;
+}
+
+static double round_rearm_exchange(void)
+{
+	return round_rearm(rearm_by_exchange);
+}
+
+/*
  * What cannot be beaten.
  *
  * floor-pipe: a byte through a pipe to another thread and one back through
@@ -1554,6 +1664,8 @@ static double round_floor_copy(void)
 	return since(start) / 1024;
 }
 
+#define REARM	"64/16 64/64 64/256 64/1024 1/256 4/256 16/256 256/256 1024/256"
+
 static const struct bench benches[] = {
 	{ "floor-pipe", "free together", "ns/round trip", setup_pipe, round_pipe,
 	  "a byte to another thread and back, through pipes" },
@@ -1624,6 +1736,15 @@ static const struct bench benches[] = {
 	{ "dirty-collect", "async log sync soft segv", "ns/page",
 	  setup_dirty, round_dirty_collect,
 	  "which of 16,384 pages were they? and again" },
+	{ "rearm-scan", REARM, "ns",
+	  setup_rearm_scan, round_rearm_scan,
+	  "find dirty pages and protect them again, PAGES/MIB" },
+	{ "rearm-log", REARM, "ns",
+	  setup_rearm_log, round_rearm_log,
+	  "the same by read() and WRITEPROTECT" },
+	{ "rearm-exchange", REARM, "ns",
+	  setup_rearm_exchange, round_rearm_exchange,
+	  "the same by UFFDIO_EXCHANGE" },
 };
 
 static int compare(const void *a, const void *b)
