@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -145,6 +146,48 @@ static void told_remove(const struct uffd_msg *msg)
 	}
 }
 
+/* Writes to protected pages.  Mappings of two regions may have become one. */
+static void told_write(const struct uffd_msg *msg)
+{
+	__u64 start = msg->arg.remove.start, end = msg->arg.remove.end;
+	unsigned int from, to, arena;
+	struct region *r = find_page(start, &from, &arena);
+	struct region *last = find_page(end - 1, &to, &arena);
+
+	if (!has(UFFD_FEATURE_WP_LOG) || !r || !last || !(r->mode & WP) ||
+	    !(last->mode & WP))
+		fail(T_MESSAGE, "WRITE of %#llx to %#llx, which is not tracked",
+		     start, end);
+	else if (start >= end || (start | end) % getpagesize())
+		fail(T_MESSAGE, "WRITE of %#llx to %#llx, which are no pages",
+		     start, end);
+}
+
+static void told_lost(const struct uffd_msg *msg)
+{
+	if (!has(UFFD_FEATURE_WP_LOG) || msg->arg.remove.start ||
+	    msg->arg.remove.end)
+		fail(T_MESSAGE, "WRITE_LOST of %#llx to %#llx",
+		     msg->arg.remove.start, msg->arg.remove.end);
+}
+
+/* It is in use, so another size may be refused. */
+static void change_log(int fd)
+{
+	struct uffdio_log log = {
+		.size = chance(&self->random, 30) ? 1 + below(&self->random, 200) : 0,
+		.watermark = 1 + below(&self->random, 100),
+	};
+	int err = ioctl(fd, UFFDIO_LOG, &log) ? -errno : 0;
+
+	/* A watermark above the size is one of these. */
+	if (err && err != -EBUSY && err != -ENOMEM && err != -EINVAL)
+		fail(T_CALL, "UFFDIO_LOG: errno %d", -err);
+	if (!err && (!log.size || !log.watermark || log.watermark > log.size))
+		fail(T_CALL, "UFFDIO_LOG: size %llu, watermark %llu", log.size,
+		     log.watermark);
+}
+
 static void told_unmap(int fd, const struct uffd_msg *msg)
 {
 	unsigned int page, arena, i, n;
@@ -217,6 +260,12 @@ static void told(struct server *s, int fd, const struct uffd_msg *msg,
 	case UFFD_EVENT_FORK:
 		told_fork(s, msg);
 		break;
+	case UFFD_EVENT_WRITE:
+		told_write(msg);
+		return;
+	case UFFD_EVENT_WRITE_LOST:
+		told_lost(msg);
+		return;
 	default:
 		fail(T_MESSAGE, "message of kind %#x", msg->event);
 	}
@@ -441,6 +490,8 @@ static void volunteer(struct server *s)
 
 	if (chance(&self->random, 3))
 		bad_call(i);
+	if (has(UFFD_FEATURE_WP_LOG) && chance(&self->random, 3))
+		change_log(local_fd[i]);
 	if (!chance(&self->random, 10))
 		return;
 	know_shared(i);

@@ -127,6 +127,8 @@ static void draw_features(struct world *w, struct random *rnd, __u64 offered)
 	if (chance(rnd, 20))
 		w->features |= UFFD_FEATURE_WP_ASYNC |
 			       UFFD_FEATURE_WP_UNPOPULATED;
+	if ((w->features & UFFD_FEATURE_WP_ASYNC) && chance(rnd, 60))
+		w->features |= UFFD_FEATURE_WP_LOG;
 	if (chance(rnd, 75)) {
 		for (i = 0; i < 4; i++)
 			if (chance(rnd, 65))

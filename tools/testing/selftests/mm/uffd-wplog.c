@@ -6,6 +6,7 @@
  *   wait; neighbours are one message; messages keep their place among others.
  * - Readers are woken when there are enough of them, or for something else; those in
  *   UFFDIO_EXCHANGE, too.
+ * - The memory is its owner's, and there may be too little of it.
  * - A full log says so once, and loses nothing that PAGEMAP_SCAN does not know.
  * - Who reads the log, protects again and then copies ends with a true copy.
  *
@@ -17,6 +18,8 @@
 #include <time.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <linux/fs.h>
@@ -191,6 +194,90 @@ TEST(handshake)
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(-EINVAL, set_log(fd, 0, 0));
 	close(fd);
+}
+
+/* A memory cgroup, and a process in it that has made the descriptor. */
+
+#define CGROUPS		"/sys/fs/cgroup/"
+#define GROUP		CGROUPS "uffd-wplog/"
+#define MAX_SIZE	65536
+#define MIB		(1L << 20)
+
+static const char *make_group(void)
+{
+	char text[256];
+
+	if (uk_read_text(CGROUPS "cgroup.controllers", text, sizeof(text)) <= 0 ||
+	    !strstr(text, "memory"))
+		return "no cgroup2 with a memory controller";
+	if (!uk_write_file(CGROUPS "cgroup.subtree_control", "+memory"))
+		return "cgroups are not ours to use";
+	if (mkdir(GROUP, 0700) && errno != EEXIST)
+		return "cannot make a cgroup";
+	return NULL;
+}
+
+static int owner(void *arg)
+{
+	int *sock = arg, fd;
+	char pid[16], c;
+
+	close(sock[0]);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	UK_CHECK(uk_write_file(GROUP "cgroup.procs", pid));
+	/* When the limit is reached there is nobody whose end would help. */
+	UK_CHECK(uk_write_file("/proc/self/oom_score_adj", "-1000"));
+	fd = uk_new(O_CLOEXEC, ASYNC | LOG);
+	UK_CHECK(fd >= 0);
+	UK_CHECK(!uk_send_fd(sock[1], fd));
+	close(fd);
+	/* Until the other end is closed. */
+	return read(sock[1], &c, 1) ? 1 : 0;
+}
+
+static long charged(void)
+{
+	return uk_read_number(GROUP "memory.current");
+}
+
+TEST(charged_to_its_owner)
+{
+	int sock[2], fd;
+	const char *why;
+	char text[32];
+	long before;
+	pid_t pid;
+
+	if (!(uk_offered() & LOG))
+		SKIP(return, "this kernel has no UFFD_FEATURE_WP_LOG");
+	why = make_group();
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock));
+	pid = uk_spawn(owner, sock);
+	ASSERT_LT(0, pid);
+	close(sock[1]);
+	fd = uk_recv_fd(sock[0]);
+	ASSERT_LE(0, fd);
+
+	/* 64 bytes each. */
+	before = charged();
+	ASSERT_EQ(0, set_log(fd, MAX_SIZE, 0));
+	EXPECT_LE(MAX_SIZE * 64L, charged() - before);
+	ASSERT_EQ(0, set_log(fd, 16, 0));
+	EXPECT_GT(MAX_SIZE * 32L, charged() - before);
+
+	/* No room for more: nothing changes. */
+	snprintf(text, sizeof(text), "%ld", charged() + MIB);
+	ASSERT_TRUE(uk_write_file(GROUP "memory.max", text));
+	EXPECT_EQ(-ENOMEM, set_log(fd, MAX_SIZE, 1));
+	EXPECT_TRUE(uk_write_file(GROUP "memory.max", "max"));
+	EXPECT_EQ(-EINVAL, set_log(fd, 0, 17));
+	EXPECT_EQ(0, set_log(fd, 0, 16));
+	close(fd);
+	close(sock[0]);
+	EXPECT_EQ(0, uk_reap(pid, UK_SOON));
+	rmdir(GROUP);
 }
 
 TEST_F_TIMEOUT(wplog, first_write_is_told, LIMIT)
@@ -641,6 +728,10 @@ TEST_F_TIMEOUT(wplog, child, LIMIT)
 /*
  * Writers write, one drains, protects and copies, one forks and drops pages. When the
  * writers have stopped the copy must be equal to the memory.
+ *
+ * A page that was dropped is not protected any more, and nobody is told of writes to it.
+ * Whoever has dropped it says so when it is done, and it is protected and copied again.
+ * That is not in the log: when REMOVE is read the page may still be there.
  */
 
 #define WRITERS		3
@@ -648,11 +739,13 @@ TEST_F_TIMEOUT(wplog, child, LIMIT)
 struct mirror {
 	struct wplog_test *self;
 	char *copy;
-	bool *dropped;		/* units to be looked at in the end */
+	bool *again;		/* units to be protected and copied once more */
 	bool over;
 	unsigned long writes;
 	unsigned long told;
 	unsigned long lost;
+	unsigned long removed;
+	unsigned long forks;
 	const char *wrong;
 };
 
@@ -685,19 +778,22 @@ static void copy_range(struct mirror *m, __u64 start, __u64 end)
 {
 	struct wplog_test *self = m->self;
 	char *from = (char *)(uintptr_t)start;
+	size_t off = from - self->m.area, i;
 	int err;
 
 	err = uk_protect(self->fd, from, end - start, MODE_WP);
-	/* A REMOVE that has come meanwhile has it copied in the end. */
-	if (err && err != -EAGAIN)
+	/* A REMOVE has come meanwhile, and is to be read first. */
+	if (err == -EAGAIN) {
+		for (i = off / self->unit; i * self->unit < off + end - start; i++)
+			uk_set(&m->again[i], true);
+	} else if (err) {
 		m->wrong = "protect";
-	memcpy(m->copy + (from - self->m.area), from, end - start);
-	if (err == -EAGAIN)
-		memset(m->dropped + (from - self->m.area) / self->unit, true,
-		       (end - start) / self->unit);
+	} else {
+		memcpy(m->copy + off, from, end - start);
+	}
 }
 
-static void drain(struct mirror *m)
+static void drain_messages(struct mirror *m)
 {
 	struct wplog_test *self = m->self;
 	struct uffd_msg msg[32];
@@ -719,17 +815,30 @@ static void drain(struct mirror *m)
 				copy_range(m, area, area + self->m.len);
 				break;
 			case UFFD_EVENT_REMOVE:
-				/* The pages go after this, and take their protection along. */
-				memset(m->dropped + (start - area) / self->unit,
-				       true, (end - start) / self->unit);
+				m->removed++;
 				break;
 			case UFFD_EVENT_FORK:
+				m->forks++;
 				close(msg[i].arg.fork.ufd);
 				break;
 			default:
 				m->wrong = "message";
 			}
 		}
+	}
+}
+
+static void drain(struct mirror *m)
+{
+	struct wplog_test *self = m->self;
+	unsigned int i;
+
+	drain_messages(m);
+	for (i = 0; i < self->m.units; i++) {
+		if (!uk_get(&m->again[i]))
+			continue;
+		uk_set(&m->again[i], false);
+		copy_range(m, (uintptr_t)at(self, i), (uintptr_t)at(self, i + 1));
 	}
 }
 
@@ -742,14 +851,15 @@ static long disturb(void *arg)
 {
 	struct mirror *m = arg;
 	struct wplog_test *self = m->self;
-	unsigned int i;
+	unsigned int i, unit;
 
 	for (i = 0; !uk_get(&m->over); i++) {
-		if (i % 4 == 0)
-			uk_reap(uk_spawn_by_thread(leave, NULL, 0), UK_SOON);
-		if (madvise(at(self, i % (self->m.units / 4)), self->unit,
-			    MADV_DONTNEED))
+		if (i % 4 == 0 && uk_reap(uk_spawn_by_thread(leave, NULL, 0), UK_SOON))
 			return 1;
+		unit = i % self->m.units;
+		if (madvise(at(self, unit), self->unit, MADV_DONTNEED))
+			return 2;
+		uk_set(&m->again[unit], true);
 		uk_sleep(10);
 	}
 	return 0;
@@ -766,9 +876,9 @@ static void mirror_memory(struct __test_metadata *_metadata,
 	size_t i;
 
 	m.copy = uk_buffer(self->m.len);
-	m.dropped = calloc(self->m.units, sizeof(bool));
+	m.again = calloc(self->m.units, sizeof(bool));
 	ASSERT_NE(NULL, m.copy);
-	ASSERT_NE(NULL, m.dropped);
+	ASSERT_NE(NULL, m.again);
 	ASSERT_EQ(0, set_log(self->fd, size, 0));
 	fill_all(self);
 	copy_range(&m, (uintptr_t)self->m.area,
@@ -788,15 +898,19 @@ static void mirror_memory(struct __test_metadata *_metadata,
 		drain(&m);
 	ASSERT_TRUE(uk_join_all(t, WRITERS + 1));
 	EXPECT_EQ(0, t[WRITERS].ret);
-	drain(&m);
-	for (i = 0; i < self->m.units; i++)
-		if (m.dropped[i])
-			memcpy(m.copy + i * self->unit, at(self, i), self->unit);
+	/* Nobody writes any more: what is there to be read is all there is. */
+	do {
+		drain(&m);
+	} while (!m.wrong && memchr(m.again, true, self->m.units));
 	EXPECT_EQ(NULL, m.wrong);
 	EXPECT_EQ(0, memcmp(m.copy, self->m.area, self->m.len));
 	EXPECT_LT(0, m.told);
-	TH_LOG("%lu writes, %lu told, %lu lost", m.writes, m.told, m.lost);
-	free(m.dropped);
+	EXPECT_LT(0, m.removed);
+	if (!geteuid())
+		EXPECT_LT(0, m.forks);
+	TH_LOG("%lu writes, %lu told, %lu lost, %lu dropped, %lu forks", m.writes,
+	       m.told, m.lost, m.removed, m.forks);
+	free(m.again);
 }
 
 TEST_F_TIMEOUT(wplog, copy_is_true, 5 * LIMIT)
