@@ -670,7 +670,29 @@ long uk_compound(const void *addr, size_t len)
 	return n;
 }
 
-/* Swap space */
+/* Disks in memory */
+
+int uk_direct(size_t len)
+{
+	struct loop_config config = { .info.lo_flags = LO_FLAGS_AUTOCLEAR };
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), nr, fd;
+	char path[32];
+
+	nr = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+	if (control >= 0)
+		close(control);
+	config.fd = syscall(__NR_memfd_create, "uffd-direct", MFD_CLOEXEC);
+	if (nr < 0 || ftruncate(config.fd, len))
+		return -1;
+	snprintf(path, sizeof(path), "/dev/loop%d", nr);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_DIRECT);
+	if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &config)) {
+		close(fd);
+		fd = -1;
+	}
+	close(config.fd);
+	return fd;
+}
 
 static char swap_path[32];
 static int swap_loop = -1;
@@ -742,13 +764,13 @@ bool uk_swap_out(void *addr, size_t len)
 struct uk_census uk_census(const void *addr, size_t len)
 {
 	unsigned long first = (unsigned long)addr, last = first + len;
-	struct uk_census census = { 0, 0 };
+	struct uk_census census = {};
 	bool inside = false;
 	struct lines l;
 	char *line;
 
 	if (lines_open(&l, "/proc/self/smaps"))
-		return (struct uk_census){ -1, -1 };
+		return (struct uk_census){ -1, -1, -1 };
 	while ((line = lines_next(&l))) {
 		unsigned long from, to;
 		char *end;
@@ -760,6 +782,7 @@ struct uk_census uk_census(const void *addr, size_t len)
 			census.vmas += inside;
 		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
 			census.armed += !!strstr(line, " um");
+			census.orphans += !!strstr(line, " uo");
 		}
 	}
 	return census;

@@ -142,6 +142,8 @@ static inline char *uk_at(const struct uk_mem *mem, unsigned int unit)
 char *uk_buffer(size_t len);
 /* Address space that nobody uses: PROT_NONE, aligned to @align. */
 char *uk_reserve(size_t len, size_t align);
+/* A disk of this size in memory, to be read and written past the page cache. */
+int uk_direct(size_t len);
 /* Content that is different for each seed and each place. */
 void uk_paint(void *buf, size_t len, unsigned long seed);
 bool uk_painted(const void *buf, size_t len, unsigned long seed);
@@ -184,6 +186,7 @@ bool uk_swap_out(void *addr, size_t len);
 struct uk_census {
 	int vmas;		/* mappings that meet the range */
 	int armed;		/* of these, registered for missing pages */
+	int orphans;		/* of all, registered with nobody */
 };
 
 struct uk_census uk_census(const void *addr, size_t len);

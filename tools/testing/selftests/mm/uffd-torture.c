@@ -32,7 +32,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <linux/fs.h>
-#include <linux/loop.h>
 
 #include "uffd-torture.h"
 
@@ -443,29 +442,6 @@ static bool probe_order(void)
 	return ordered;
 }
 
-/* A disk in memory, to read and write past the page cache. */
-static int open_direct(size_t len)
-{
-	struct loop_config config = { .info.lo_flags = LO_FLAGS_AUTOCLEAR };
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), nr, fd;
-	char path[32];
-
-	nr = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
-	if (control >= 0)
-		close(control);
-	config.fd = syscall(__NR_memfd_create, "uffd-direct", MFD_CLOEXEC);
-	if (nr < 0 || ftruncate(config.fd, len))
-		return -1;
-	snprintf(path, sizeof(path), "/dev/loop%d", nr);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_DIRECT);
-	if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &config)) {
-		close(fd);
-		fd = -1;
-	}
-	close(config.fd);
-	return fd;
-}
-
 static void open_cgroup(void)
 {
 	snprintf(setting.cgroup, sizeof(setting.cgroup),
@@ -572,7 +548,7 @@ static void prepare(void)
 	open_cgroup();
 	if (!setting.cgroup[0])
 		ksft_print_msg("no memory cgroup\n");
-	setting.direct_fd = open_direct(MAX_WORLDS * MAX_THREADS * 65536);
+	setting.direct_fd = uk_direct(MAX_WORLDS * MAX_THREADS * 65536);
 	setting.nodes = !access("/sys/devices/system/node/node1", F_OK);
 	if (getenv("TORTURE_OPS"))
 		choose_ops(strdup(getenv("TORTURE_OPS")));
