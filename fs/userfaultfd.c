@@ -1008,6 +1008,7 @@ static const char * const uffd_feature_names[64] = {
 	UFFD_NAME(RWP_ASYNC),
 	UFFD_NAME(EXCHANGE),
 	UFFD_NAME(WP_LOG),
+	UFFD_NAME(ORPHAN_SIGBUS),
 	UFFD_NAME(EVENT_NOWAIT),
 	UFFD_NAME(WP_SET_MODE),
 #undef UFFD_NAME
@@ -1072,7 +1073,7 @@ static int userfaultfd_release(struct inode *inode, struct file *file)
 	 * have parked when release_mm() gets the locks that they hold.
 	 */
 	WRITE_ONCE(ctx->released, true);
-	userfaultfd_release_mm(ctx, ctx->mm);
+	userfaultfd_release_mm(ctx, uffd_heir(ctx), ctx->mm);
 	sleepers = uffd_index_wake(&ctx->index, &ctx->queue, 0, ULONG_MAX);
 	trace_uffd_release(ctx->id, sleepers,
 			   READ_ONCE(ctx->events.nr_unread));
@@ -1193,6 +1194,7 @@ static void __init uffd_init_sysctl(void)
 static int __init userfaultfd_init(void)
 {
 	uffd_ctx_init_cache();
+	uffd_init_orphans();
 	uffd_init_sysctl();
 	return misc_register(&userfaultfd_misc);
 }

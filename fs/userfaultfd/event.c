@@ -31,7 +31,8 @@
 #include "uffd.h"
 
 /*
- * Nobody will ever serve the child of a FORK: its faults are its own again.
+ * Nobody will ever serve the child of a FORK: its faults are its own again, or raise
+ * SIGBUS if that was asked for.
  *
  * The child's context is the forking thread's until a reader has taken the event,
  * and the reader's then.  Nobody else touches it: not release of the file, which
@@ -41,7 +42,8 @@ static void uffd_event_disown(struct uffd_event *event)
 {
 	if (!event->child)
 		return;
-	userfaultfd_release_mm(event->child, event->child->mm);
+	userfaultfd_release_mm(event->child, uffd_heir(event->child),
+			       event->child->mm);
 	uffd_ctx_put(event->child);
 	event->child = NULL;
 }
@@ -326,6 +328,9 @@ int dup_userfaultfd(struct vm_area_struct *vma, struct list_head *events)
 		userfaultfd_reset_ctx(vma);
 		return 0;
 	}
+	/* Nor is the child's memory anybody's then. */
+	if (ctx->orphan)
+		return 0;
 
 	event = uffd_fork_find(events, ctx);
 	if (!event) {
@@ -387,8 +392,9 @@ bool mremap_userfaultfd_may_move(const struct vm_area_struct *vma,
 {
 	const struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
 
-	return !ctx || !uffd_has(ctx, UFFD_FEATURE_EVENT_REMAP |
-				      UFFD_FEATURE_EVENT_UNMAP) ||
+	return !ctx || ctx->orphan ||
+	       !uffd_has(ctx, UFFD_FEATURE_EVENT_REMAP |
+			      UFFD_FEATURE_EVENT_UNMAP) ||
 	       !uffd_events_full(ctx, room);
 }
 
@@ -405,7 +411,8 @@ void mremap_userfaultfd_prep(struct vm_area_struct *vma,
 	struct userfaultfd_ctx *ctx = vma->vm_userfaultfd_ctx.ctx;
 	struct uffd_event *event;
 
-	if (!ctx)
+	/* What is nobody's stays so, and there is nobody to tell. */
+	if (!ctx || ctx->orphan)
 		return;
 	if (userfaultfd_forgets_remap(ctx)) {
 		userfaultfd_reset_ctx(vma);
@@ -611,7 +618,7 @@ void userfaultfd_unmap_complete(struct mm_struct *mm, struct list_head *events)
  * userfaultfd_forgets_remap() - does mremap() end a registration?
  * @ctx: the context
  *
- * Return: true if it does: the handler has not asked for REMAP events.
+ * Return: true if it does: there is a handler, and it has not asked for REMAP events.
  */
 bool userfaultfd_forgets_remap(const struct userfaultfd_ctx *ctx)
 {

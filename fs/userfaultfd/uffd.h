@@ -4,6 +4,7 @@
  * it, and fs/userfaultfd.c, the face, calls them all.
  *
  *	context.c	what a userfaultfd is made of
+ *	orphan.c	what is left of one when its memory stays registered
  *	queue.c		messages, in one order, and the readers that wait for them
  *	log.c		first writes to protected pages, told without a wait
  *	wait.c		threads that sleep on a fault, found by address
@@ -30,6 +31,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/wake_q.h>
 #include <linux/spinlock.h>
+#include <linux/stddef.h>
 #include <linux/userfaultfd_k.h>
 #include <linux/wait.h>
 
@@ -438,7 +440,9 @@ static inline bool uffd_event_is_fork(const struct uffd_event *event)
  * @released: the file is going away: no fault parks any more
  * @log: with UFFD_FEATURE_WP_LOG, its messages; set before @initialized, and
  *	replaced under the queue's lock
+ * @orphan: it is nobody's, and has nothing but @head; see orphan.c.  Never changes
  * @rcu: sleepers and fault paths touch the context without a reference
+ * @head: all of the above: what an orphan has
  * @events: what has changed
  * @queue: what to read
  * @index: who sleeps
@@ -446,15 +450,18 @@ static inline bool uffd_event_is_fork(const struct uffd_event *event)
  * The parts that different threads write do not share cache lines.
  */
 struct userfaultfd_ctx {
-	struct mm_struct *mm;
-	unsigned long id;
-	refcount_t refs;
-	unsigned int flags;
-	bool initialized;
-	bool released;
-	u64 features;
-	struct uffd_log *log;
-	struct rcu_head rcu;
+	struct_group_tagged(uffd_ctx_head, head,
+		struct mm_struct *mm;
+		unsigned long id;
+		refcount_t refs;
+		unsigned int flags;
+		bool initialized;
+		bool released;
+		bool orphan;
+		u64 features;
+		struct uffd_log *log;
+		struct rcu_head rcu;
+	);
 
 	struct uffd_events events ____cacheline_aligned_in_smp;
 	struct uffd_queue queue ____cacheline_aligned_in_smp;
@@ -480,6 +487,13 @@ static inline bool uffd_has(const struct userfaultfd_ctx *ctx, u64 feature)
 	/* UFFDIO_SET_MODE may be changing one. */
 	return READ_ONCE(ctx->features) & feature;
 }
+
+/*
+ * Memory that is registered with nobody: orphan.c
+ */
+
+struct userfaultfd_ctx *uffd_heir(const struct userfaultfd_ctx *ctx);
+void uffd_init_orphans(void);
 
 /*
  * Calls on the memory of a context.

@@ -9,8 +9,9 @@
  * fd half; everybody else passes pointers to it around.
  *
  * A VMA points to its context without holding a reference.  The pointer is
- * valid while the VMA or the mm is locked: release of the fd clears it from
- * every VMA, under both locks, before the context may go away.
+ * valid while the VMA or the mm is locked: release of the fd takes it out of
+ * every VMA, under both locks, before the context may go away.  What it may put
+ * in its place, fs/userfaultfd/orphan.c, is there for ever.
  */
 
 #ifndef _LINUX_USERFAULTFD_K_H
@@ -263,6 +264,7 @@ is_mergeable_vm_userfaultfd_ctx(struct vm_area_struct *vma,
 	return vm_ctx.ctx == vma->vm_userfaultfd_ctx.ctx;
 }
 
+bool userfaultfd_orphaned(const struct vm_area_struct *vma);
 bool userfaultfd_forgets_remap(const struct userfaultfd_ctx *ctx);
 bool userfaultfd_wp_unpopulated(struct vm_area_struct *vma);
 bool userfaultfd_wp_async(struct vm_area_struct *vma);
@@ -465,7 +467,8 @@ int userfaultfd_register_range(struct userfaultfd_ctx *ctx,
 int userfaultfd_unregister_range(struct userfaultfd_ctx *ctx,
 				 struct mm_struct *mm, unsigned long start,
 				 unsigned long end, bool wp_async);
-void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm);
+void userfaultfd_release_mm(struct userfaultfd_ctx *ctx,
+			    struct userfaultfd_ctx *heir, struct mm_struct *mm);
 void userfaultfd_reset_ctx(struct vm_area_struct *vma);
 
 /**
@@ -497,6 +500,11 @@ long uffd_wp_range(struct vm_area_struct *vma, unsigned long start,
 		   unsigned long len, bool enable_wp);
 
 #else /* CONFIG_USERFAULTFD */
+
+static inline bool userfaultfd_orphaned(const struct vm_area_struct *vma)
+{
+	return false;
+}
 
 static inline bool userfaultfd_wp_async(struct vm_area_struct *vma)
 {

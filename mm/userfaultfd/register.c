@@ -6,6 +6,11 @@
  * is not has neither.  Both change together, with mmap_lock and the VMA's lock
  * held for writing.  VMAs are split at the ends of the range, and merged with
  * their neighbours where registration made the difference.
+ *
+ * An orphan is a VMA that its context has left registered: see
+ * fs/userfaultfd/orphan.c.  It may be unregistered by any context of the mm, and
+ * registered by any, with what modes it has at least: so whoever adopts it knows what
+ * he will be told, and all its protection stays.
  */
 
 #include <linux/hugetlb.h>
@@ -75,6 +80,10 @@ static int uffd_check_vma(struct vm_area_struct *vma,
 		return -EPERM;
 	if (end <= vma->vm_end && !uffd_huge_aligned(vma, end))
 		return -EINVAL;
+	/* Who adopts it is going to be told of all that it is registered for. */
+	if (userfaultfd_orphaned(vma))
+		return userfaultfd_modes(vma, __VM_UFFD_FLAGS & ~modes) ?
+		       -EBUSY : 0;
 	/* Two handlers could not tell whose turn it is. */
 	if (vma->vm_userfaultfd_ctx.ctx && vma->vm_userfaultfd_ctx.ctx != ctx)
 		return -EBUSY;
@@ -222,6 +231,9 @@ static struct vm_area_struct *uffd_lift(struct vma_iterator *vmi,
  * all and maybe more, and may not lose one that protects it.  Holes in the range
  * are passed over.
  *
+ * An orphan becomes @ctx's as it is, with the new modes beside those that it has.  If
+ * it has one that is not among them, that is -EBUSY.
+ *
  * Context: the caller keeps the mm in use.  Takes mmap_lock for writing.
  *
  * Return: 0; -EINVAL if there is nothing in the range, something that cannot be
@@ -299,10 +311,12 @@ static int uffd_check_unregister(struct userfaultfd_ctx *ctx,
 		first = false;
 		/* Another handler's memory is none of the caller's business. */
 		if (vma->vm_userfaultfd_ctx.ctx &&
-		    vma->vm_userfaultfd_ctx.ctx != ctx)
+		    vma->vm_userfaultfd_ctx.ctx != ctx &&
+		    !userfaultfd_orphaned(vma))
 			return -EINVAL;
 		/* It cannot be registered: the caller is mistaken. */
-		if (!uffd_supports(vma, vma->vm_flags, wp_async))
+		if (!userfaultfd_orphaned(vma) &&
+		    !uffd_supports(vma, vma->vm_flags, wp_async))
 			return -EINVAL;
 		cond_resched();
 	}
@@ -351,7 +365,8 @@ int userfaultfd_unregister_range(struct userfaultfd_ctx *ctx,
 			 * the VMA's lock has parked by now and is found.
 			 */
 			vma_start_write(vma);
-			if (userfaultfd_missing(vma))
+			if (userfaultfd_missing(vma) &&
+			    !userfaultfd_orphaned(vma))
 				userfaultfd_wake_range(vma->vm_userfaultfd_ctx.ctx,
 						       start, vma_end - start);
 			vma = uffd_forget(vma, start, vma_end, prev, &vmi);
@@ -369,9 +384,22 @@ unlock:
 	return ret;
 }
 
+/* Leaves all of a VMA to an orphan, as it is, or with NULL to nobody. */
+static struct vm_area_struct *uffd_leave(struct vm_area_struct *vma,
+					 struct userfaultfd_ctx *heir,
+					 struct vm_area_struct *prev,
+					 struct vma_iterator *vmi)
+{
+	if (!heir)
+		return uffd_forget(vma, vma->vm_start, vma->vm_end, prev, vmi);
+	return uffd_modify(vmi, prev, vma, vma->vm_start, vma->vm_end, heir,
+			   userfaultfd_modes(vma, __VM_UFFD_FLAGS));
+}
+
 /**
  * userfaultfd_release_mm() - end the care of a context altogether
  * @ctx: a context that is going away
+ * @heir: the orphan to leave its VMAs to, or NULL if they are to be unregistered
  * @mm: its mm, which may be gone already
  *
  * When it returns no VMA points to the context, and nobody is on the way to
@@ -379,7 +407,8 @@ unlock:
  *
  * Context: process context, no locks held.
  */
-void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm)
+void userfaultfd_release_mm(struct userfaultfd_ctx *ctx,
+			    struct userfaultfd_ctx *heir, struct mm_struct *mm)
 {
 	VMA_ITERATOR(vmi, mm, 0);
 	struct vm_area_struct *vma, *prev = NULL;
@@ -392,8 +421,7 @@ void userfaultfd_release_mm(struct userfaultfd_ctx *ctx, struct mm_struct *mm)
 		if (vma->vm_userfaultfd_ctx.ctx == ctx) {
 			vma_start_write(vma);
 			/* It needs no split, so it does not fail. */
-			vma = uffd_forget(vma, vma->vm_start, vma->vm_end,
-					  prev, &vmi);
+			vma = uffd_leave(vma, heir, prev, &vmi);
 		}
 		prev = vma;
 		cond_resched();

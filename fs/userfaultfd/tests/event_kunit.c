@@ -401,6 +401,64 @@ static void event_merge_newest(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, f->ctx.events.nr_unread, 0);
 }
 
+/* What is left of a context: the features that VMAs are asked for, and no more. */
+static void event_heir(struct kunit *test)
+{
+	const u64 kept[] = {
+		UFFD_FEATURE_WP_ASYNC, UFFD_FEATURE_RWP_ASYNC,
+		UFFD_FEATURE_WP_UNPOPULATED, UFFD_FEATURE_EVENT_FORK,
+	};
+	struct event_fixture *f = test->priv;
+	const struct userfaultfd_ctx *heir, *other;
+	unsigned int set, i;
+	u64 features;
+
+	f->ctx.features = ~UFFD_FEATURE_ORPHAN_SIGBUS;
+	KUNIT_EXPECT_NULL(test, uffd_heir(&f->ctx));
+	for (set = 0; set < 1 << ARRAY_SIZE(kept); set++) {
+		features = 0;
+		for (i = 0; i < ARRAY_SIZE(kept); i++)
+			if (set & (1 << i))
+				features |= kept[i];
+		f->ctx.features = features | UFFD_FEATURE_ORPHAN_SIGBUS;
+		heir = uffd_heir(&f->ctx);
+		KUNIT_ASSERT_NOT_NULL(test, heir);
+		KUNIT_EXPECT_TRUE(test, heir->orphan);
+		KUNIT_EXPECT_NULL(test, heir->mm);
+		KUNIT_EXPECT_EQ(test, heir->features,
+				features | UFFD_FEATURE_SIGBUS |
+				UFFD_FEATURE_EVENT_REMAP);
+		/* All else makes no difference: such VMAs can be merged. */
+		f->ctx.features |= UFFD_FEATURE_EVENT_REMOVE |
+				   UFFD_FEATURE_THREAD_ID;
+		other = uffd_heir(&f->ctx);
+		KUNIT_EXPECT_PTR_EQ(test, other, heir);
+	}
+}
+
+/* Nobody is told of what becomes of it, and it stays what it is. */
+static void event_orphan(struct kunit *test)
+{
+	struct event_fixture *f = test->priv;
+	struct userfaultfd_ctx *heir;
+	LIST_HEAD(events);
+
+	f->ctx.features = ~UFFD_FEATURE_EVENT_REMAP;
+	heir = uffd_heir(&f->ctx);
+	KUNIT_ASSERT_NOT_NULL(test, heir);
+	f->vma.vm_userfaultfd_ctx.ctx = heir;
+	KUNIT_EXPECT_TRUE(test, userfaultfd_orphaned(&f->vma));
+	KUNIT_EXPECT_TRUE(test, mremap_userfaultfd_may_move(&f->vma, ~0U));
+	KUNIT_EXPECT_FALSE(test, vma_has_uffd_without_event_remap(&f->vma));
+	mremap_userfaultfd_prep(&f->vma, &events);
+	KUNIT_EXPECT_EQ(test, dup_userfaultfd(&f->vma, &events), 0);
+	KUNIT_EXPECT_EQ(test, userfaultfd_remove(&f->vma, FIRST, END), 0);
+	KUNIT_EXPECT_EQ(test, userfaultfd_unmap_prep(&f->vma, FIRST, END,
+						     &events), 0);
+	KUNIT_EXPECT_TRUE(test, list_empty(&events));
+	KUNIT_EXPECT_PTR_EQ(test, f->vma.vm_userfaultfd_ctx.ctx, heir);
+}
+
 static struct kunit_case event_cases[] = {
 	KUNIT_CASE(event_unmap_once),
 	KUNIT_CASE(event_unmap_fails),
@@ -412,6 +470,8 @@ static struct kunit_case event_cases[] = {
 	KUNIT_CASE(event_nowait_bound),
 	KUNIT_CASE(event_merge),
 	KUNIT_CASE(event_merge_newest),
+	KUNIT_CASE(event_heir),
+	KUNIT_CASE(event_orphan),
 	{}
 };
 

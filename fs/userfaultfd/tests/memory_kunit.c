@@ -161,7 +161,8 @@ static void start_fault(struct kunit *test, struct faulter *faulter,
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
 }
 
-static void expect_no_sleep(struct kunit *test, struct faulter *faulter)
+static void expect_no_sleep(struct kunit *test, struct faulter *faulter,
+			    vm_fault_t ret)
 {
 	struct memory_fixture *f = test->priv;
 	bool returned = returns(&faulter->returned);
@@ -174,7 +175,7 @@ static void expect_no_sleep(struct kunit *test, struct faulter *faulter)
 		userfaultfd_wake_range(&f->ctx, f->addr, LEN);
 		a_moment();
 	}
-	KUNIT_EXPECT_TRUE(test, faulter->ret == VM_FAULT_RETRY);
+	KUNIT_EXPECT_TRUE(test, faulter->ret == ret);
 	/* It has let go of the lock. */
 	KUNIT_EXPECT_FALSE(test, rwsem_is_locked(&current->mm->mmap_lock));
 }
@@ -209,7 +210,7 @@ static void memory_missing(struct kunit *test)
 	userfaultfd_wake_range(&f->ctx, f->addr, 3 * PAGE_SIZE);
 	KUNIT_EXPECT_EQ(test, sleepers(&f->ctx.index), 1);
 	userfaultfd_wake_range(&f->ctx, f->addr + 3 * PAGE_SIZE, PAGE_SIZE);
-	expect_no_sleep(test, &faulter);
+	expect_no_sleep(test, &faulter, VM_FAULT_RETRY);
 }
 
 /* The page has been filled, and who waits been woken, before this one parks. */
@@ -220,7 +221,7 @@ static void memory_present(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, zero(f, 3), PAGE_SIZE);
 	start_fault(test, &faulter, 3);
-	expect_no_sleep(test, &faulter);
+	expect_no_sleep(test, &faulter, VM_FAULT_RETRY);
 }
 
 /* The file is going away: nobody is going to read of it. */
@@ -231,7 +232,30 @@ static void memory_released(struct kunit *test)
 
 	WRITE_ONCE(f->ctx.released, true);
 	start_fault(test, &faulter, 3);
-	expect_no_sleep(test, &faulter);
+	expect_no_sleep(test, &faulter, VM_FAULT_RETRY);
+}
+
+/* The file has gone, and has left the memory registered with nobody. */
+static void memory_orphaned(struct kunit *test)
+{
+	struct memory_fixture *f = new_memory(test, MAP_PRIVATE);
+	struct faulter faulter;
+
+	f->ctx.features = UFFD_FEATURE_ORPHAN_SIGBUS;
+	KUNIT_ASSERT_FALSE(test, userfaultfd_orphaned(vma_of(f->addr)));
+	userfaultfd_release_mm(&f->ctx, uffd_heir(&f->ctx), current->mm);
+	KUNIT_ASSERT_TRUE(test, userfaultfd_orphaned(vma_of(f->addr)));
+	start_fault(test, &faulter, 3);
+	expect_no_sleep(test, &faulter, VM_FAULT_SIGBUS);
+
+	/* Another file that goes away is no concern of it. */
+	userfaultfd_release_mm(&f->ctx, NULL, current->mm);
+	KUNIT_EXPECT_TRUE(test, userfaultfd_orphaned(vma_of(f->addr)));
+	KUNIT_EXPECT_EQ(test, 0,
+			userfaultfd_unregister_range(&f->ctx, current->mm,
+						     f->addr, f->addr + LEN,
+						     false));
+	KUNIT_EXPECT_FALSE(test, userfaultfd_orphaned(vma_of(f->addr)));
 }
 
 /* Calls */
@@ -370,6 +394,7 @@ static struct kunit_case memory_cases[] = {
 	KUNIT_CASE(memory_missing),
 	KUNIT_CASE(memory_present),
 	KUNIT_CASE(memory_released),
+	KUNIT_CASE(memory_orphaned),
 	KUNIT_CASE_PARAM(memory_overtaken, calls_gen_params),
 	{}
 };

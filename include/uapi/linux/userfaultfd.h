@@ -39,6 +39,7 @@
 			   UFFD_FEATURE_MISSING_HUGETLBFS |	\
 			   UFFD_FEATURE_MISSING_SHMEM |		\
 			   UFFD_FEATURE_SIGBUS |		\
+			   UFFD_FEATURE_ORPHAN_SIGBUS |		\
 			   UFFD_FEATURE_THREAD_ID |		\
 			   UFFD_FEATURE_MINOR_HUGETLBFS |	\
 			   UFFD_FEATURE_MINOR_SHMEM |		\
@@ -213,6 +214,7 @@ struct uffdio_api {
 	/* From here on what mainline does not have. */
 #define UFFD_FEATURE_EXCHANGE			((__u64)1<<32)	/* UFFDIO_EXCHANGE */
 #define UFFD_FEATURE_WP_LOG			((__u64)1<<33)	/* with WP_ASYNC */
+#define UFFD_FEATURE_ORPHAN_SIGBUS		((__u64)1<<34)	/* SIGBUS after close */
 #define UFFD_FEATURE_EVENT_NOWAIT		((__u64)1<<35)	/* but for FORK */
 #define UFFD_FEATURE_WP_SET_MODE		((__u64)1<<36)	/* of WP_ASYNC too */
 	__u64 features;
