@@ -645,6 +645,7 @@ static const struct deed deeds[] = {
 	{ OP_FORK, 3, NULL },
 	{ OP_HANDOVER, 1, NULL },
 	{ OP_OTHER_MODE, 3, NULL },
+	{ OP_ORPHAN, 3, NULL },
 	{ OP_KILL_DROP, 5, NULL },
 	{ OP_KILL_READ, 3, NULL },
 };

@@ -209,6 +209,57 @@ static void do_reregister(struct region *r)
 	end(r->pages, ret);
 }
 
+#define ORPHAN_SIGBUS	UK_BIT(34)
+
+/* Registers it with a descriptor that is closed at once. */
+static int make_orphan(struct region *r)
+{
+	__u64 features = world->features & (UFFD_FEATURE_WP_ASYNC |
+					    UFFD_FEATURE_WP_UNPOPULATED);
+	int fd = uk_new(O_CLOEXEC, features | ORPHAN_SIGBUS), ret;
+
+	if (fd < 0)
+		return fd;
+	ret = uk_register_mode(fd, page_at(r, 0), r->len, r->mode, NULL);
+	if (chance(&self->random, 50))
+		uk_sleep(below(&self->random, 4));
+	close(fd);
+	return ret;
+}
+
+/* A child that another thread has made may have a copy of the descriptor. */
+static void adopt(struct region *r)
+{
+	unsigned int looks = setting.patience;
+
+	while (register_region(r) == -EBUSY && looks-- &&
+	       !uk_get(&world->closed))
+		uk_sleep(1);
+}
+
+/* Its handler goes; later another one comes. Meanwhile what is missing is SIGBUS. */
+static void do_orphan(struct region *r)
+{
+	char *base = page_at(r, 0);
+	int ret;
+
+	if (!(setting.offered & ORPHAN_SIGBUS))
+		return;
+	begin(OP_ORPHAN, r->nr, -1);
+	disarm(r);
+	uk_add(&r->orphaned, 1);
+	wake_begin(r, 0, r->pages);
+	uk_unregister(world->fd[r->fd], base, r->len);
+	wake_end(r, 0, r->pages);
+	wake_region(r, base);
+	ret = make_orphan(r);
+	uk_sleep(below(&self->random, 10));
+	adopt(r);
+	rearm(r);
+	uk_add(&r->orphaned, 1);
+	end(r->pages, ret);
+}
+
 /*
  * Other modes for a while: some of what it was registered for is gone. (With more modes
  * than before it would keep them.)
@@ -679,7 +730,7 @@ void act_on_map(enum op op, struct region *r)
 	if (op == OP_KILL_READ)
 		return do_kill_read(r->fd);
 	if (op == OP_MREMAP || op == OP_REMAP_NEW || op == OP_REREGISTER ||
-	    op == OP_OTHER_MODE) {
+	    op == OP_OTHER_MODE || op == OP_ORPHAN) {
 		if (uk_get(&world->closed) || !try_change(&r->users))
 			return;
 		if (op == OP_MREMAP)
@@ -688,6 +739,8 @@ void act_on_map(enum op op, struct region *r)
 			do_remap_new(r);
 		else if (op == OP_OTHER_MODE)
 			do_other_mode(r);
+		else if (op == OP_ORPHAN)
+			do_orphan(r);
 		else
 			do_reregister(r);
 		unchange(&r->users);

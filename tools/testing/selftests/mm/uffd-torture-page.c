@@ -269,14 +269,15 @@ void judge(const struct glance *g, __u64 val, const char *how)
 }
 
 /*
- * Do it until it is done or the world ends. A mapping that is moving or cannot
- * be accessed is back soon.
+ * Do it until it is done or the world ends. A mapping that is moving, cannot be
+ * accessed or is an orphan is back soon.
  */
 static bool insist(struct region *r, unsigned int page, size_t offset,
 		   __u64 *val, bool write)
 {
 	for (;;) {
 		uint32_t truncated = uk_get(&r->truncated);
+		uint32_t orphaned = uk_get(&r->orphaned);
 		char *at = page_at(r, page) + offset;
 		enum trap trap = write ? store(at, *val) : load(at, val);
 
@@ -284,7 +285,8 @@ static bool insist(struct region *r, unsigned int page, size_t offset,
 			return true;
 		if (uk_get(&world->stop_users) || uk_get(&world->closed))
 			return false;
-		if (trap == TRAP_BUS && truncated == uk_get(&r->truncated)) {
+		if (trap == TRAP_BUS && truncated == uk_get(&r->truncated) &&
+		    orphaned == uk_get(&r->orphaned) && orphaned % 2 == 0) {
 			fail(T_CONTENT, "%s of region %u page %u: SIGBUS",
 			     write ? "write" : "read", r->nr, page);
 			return false;

@@ -117,6 +117,7 @@ struct region {
 	/* Actors that rely on the mapping as it is; -1: one that changes it. */
 	int users;
 	uint32_t truncated;	/* odd while pages may be past the end */
+	uint32_t orphaned;	/* odd while it may be registered with nobody */
 
 	/* What handlers have been told: where it lies, and what is unmapped. */
 	unsigned int place;
