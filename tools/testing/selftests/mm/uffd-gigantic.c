@@ -217,6 +217,37 @@ TEST_F_TIMEOUT(gigantic, protect, LIMIT)
 	ASSERT_TRUE(uk_join(&self->t, LONG));
 }
 
+/* Who waits for it goes on when writes are noted; the next one is told again. */
+TEST_F_TIMEOUT(gigantic, protect_and_switch, LIMIT)
+{
+	close(self->fd);
+	self->fd = uk_new(O_CLOEXEC | O_NONBLOCK, UFFD_FEATURE_WP_SET_MODE);
+	if (self->fd == -EINVAL)
+		SKIP(return, "no WP_SET_MODE on this kernel");
+	mark(self->page, 9);
+	ASSERT_EQ(0, uk_register_mode(self->fd, self->page, SIZE,
+				      UFFDIO_REGISTER_MODE_WP, NULL));
+	ASSERT_EQ(0, uk_protect(self->fd, self->page, SIZE,
+				UFFDIO_WRITEPROTECT_MODE_WP));
+	ASSERT_EQ(0, uk_start(&self->t, uk_poke, self->page + SIZE / 2));
+	ASSERT_TRUE(told_of_fault(self->fd, self->page,
+				  UFFD_PAGEFAULT_FLAG_WP));
+	ASSERT_EQ(0, uk_set_mode(self->fd, UFFD_FEATURE_WP_ASYNC, 0));
+	ASSERT_TRUE(uk_join(&self->t, LONG));
+	EXPECT_EQ(0xa5, uk_peek(self->page + SIZE / 2));
+	EXPECT_EQ(0, uk_pages(self->page, SIZE, UK_PM_WP));
+
+	ASSERT_EQ(0, uk_protect(self->fd, self->page, SIZE,
+				UFFDIO_WRITEPROTECT_MODE_WP));
+	ASSERT_EQ(0, uk_set_mode(self->fd, 0, UFFD_FEATURE_WP_ASYNC));
+	ASSERT_EQ(0, uk_start(&self->t, uk_poke, self->page));
+	ASSERT_TRUE(told_of_fault(self->fd, self->page,
+				  UFFD_PAGEFAULT_FLAG_WP));
+	EXPECT_TRUE(uk_stays(&self->t));
+	ASSERT_EQ(0, uk_protect(self->fd, self->page, SIZE, 0));
+	ASSERT_TRUE(uk_join(&self->t, LONG));
+}
+
 TEST_F_TIMEOUT(gigantic, minor, LIMIT)
 {
 	if (variant->flags != MAP_SHARED)

@@ -225,6 +225,16 @@ int uk_protect(int fd, const void *addr, size_t len, __u64 mode)
 	return do_ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
 }
 
+int uk_set_mode(int fd, __u64 enable, __u64 disable)
+{
+	struct uffdio_set_mode mode = {
+		.enable = enable,
+		.disable = disable,
+	};
+
+	return do_ioctl(fd, UFFDIO_SET_MODE, &mode);
+}
+
 long uk_copy_job(void *job)
 {
 	struct uk_job *j = job;

@@ -71,6 +71,7 @@ struct uk_fill uk_continue(int fd, void *dst, size_t len, __u64 mode);
 struct uk_fill uk_poison(int fd, void *dst, size_t len, __u64 mode);
 struct uk_fill uk_move(int fd, void *dst, void *src, size_t len, __u64 mode);
 int uk_protect(int fd, const void *addr, size_t len, __u64 mode);
+int uk_set_mode(int fd, __u64 enable, __u64 disable);
 
 /* A copy for a thread of its own: uk_start(&t, uk_copy_job, &job). */
 struct uk_job {

@@ -66,16 +66,6 @@ static int rwprotect(int fd, const void *addr, size_t len, __u64 mode)
 	return ioctl(fd, UFFDIO_RWPROTECT, &rwp) ? -errno : 0;
 }
 
-static int set_mode(int fd, __u64 enable, __u64 disable)
-{
-	struct uffdio_set_mode mode = {
-		.enable = enable,
-		.disable = disable,
-	};
-
-	return ioctl(fd, UFFDIO_SET_MODE, &mode) ? -errno : 0;
-}
-
 /* FIXTURE_DATA(rwp), by a name that reads well in a prototype. */
 #define rwp_test _test_data_rwp
 
@@ -569,9 +559,9 @@ TEST_F_TIMEOUT(rwp, not_without_the_feature, LIMIT)
 					    RWP | MISSING, NULL));
 	EXPECT_EQ(-ENOENT, track(self, 0, 1));
 	/* Nothing can be asked of nothing, so that asking for it is no mistake. */
-	EXPECT_EQ(-EINVAL, set_mode(self->fd, ASYNC, 0));
-	EXPECT_EQ(0, set_mode(self->fd, 0, ASYNC));
-	EXPECT_EQ(0, set_mode(self->fd, 0, 0));
+	EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, ASYNC, 0));
+	EXPECT_EQ(0, uk_set_mode(self->fd, 0, ASYNC));
+	EXPECT_EQ(0, uk_set_mode(self->fd, 0, 0));
 	EXPECT_EQ(-EINVAL, uk_new(O_CLOEXEC, ASYNC));
 }
 
@@ -1278,25 +1268,25 @@ TEST_F_TIMEOUT(rwp, set_mode_arguments, LIMIT)
 {
 	int bit, fd;
 
-	EXPECT_EQ(0, set_mode(self->fd, 0, 0));
-	EXPECT_EQ(0, set_mode(self->fd, ASYNC, 0));
-	EXPECT_EQ(0, set_mode(self->fd, ASYNC, 0));
-	EXPECT_EQ(0, set_mode(self->fd, 0, ASYNC));
-	EXPECT_EQ(0, set_mode(self->fd, 0, ASYNC));
-	EXPECT_EQ(-EINVAL, set_mode(self->fd, ASYNC, ASYNC));
+	EXPECT_EQ(0, uk_set_mode(self->fd, 0, 0));
+	EXPECT_EQ(0, uk_set_mode(self->fd, ASYNC, 0));
+	EXPECT_EQ(0, uk_set_mode(self->fd, ASYNC, 0));
+	EXPECT_EQ(0, uk_set_mode(self->fd, 0, ASYNC));
+	EXPECT_EQ(0, uk_set_mode(self->fd, 0, ASYNC));
+	EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, ASYNC, ASYNC));
 	for (bit = 0; bit < 64; bit++) {
 		if (UK_BIT(bit) == ASYNC)
 			continue;
-		EXPECT_EQ(-EINVAL, set_mode(self->fd, UK_BIT(bit), 0));
-		EXPECT_EQ(-EINVAL, set_mode(self->fd, 0, UK_BIT(bit)));
-		EXPECT_EQ(-EINVAL, set_mode(self->fd, ASYNC, UK_BIT(bit)));
+		EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, UK_BIT(bit), 0));
+		EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, 0, UK_BIT(bit)));
+		EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, ASYNC, UK_BIT(bit)));
 	}
 	EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_SET_MODE, NULL));
 	EXPECT_EQ(EFAULT, errno);
 
 	fd = uk_open(O_CLOEXEC);
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(-EINVAL, set_mode(fd, 0, 0));
+	EXPECT_EQ(-EINVAL, uk_set_mode(fd, 0, 0));
 	close(fd);
 }
 
@@ -1306,14 +1296,14 @@ TEST_F_TIMEOUT(rwp, set_mode_back_and_forth, LIMIT)
 	unsigned int i;
 
 	for (i = 0; i < 3; i++) {
-		ASSERT_EQ(0, set_mode(self->fd, ASYNC, 0));
+		ASSERT_EQ(0, uk_set_mode(self->fd, ASYNC, 0));
 		ASSERT_EQ(0, uk_fdinfo(self->fd, &info));
 		EXPECT_EQ(SYNC | ASYNC, info.features & (SYNC | ASYNC));
 		ASSERT_EQ(0, track(self, 0, UNITS));
 		EXPECT_LE(0, peeks(self, at(self, 1)));
 		EXPECT_EQ(1 << 1, accessed(self));
 		/* What has been tracked before is told of from here on. */
-		ASSERT_EQ(0, set_mode(self->fd, 0, ASYNC));
+		ASSERT_EQ(0, uk_set_mode(self->fd, 0, ASYNC));
 		ASSERT_EQ(0, uk_fdinfo(self->fd, &info));
 		EXPECT_EQ(SYNC, info.features & (SYNC | ASYNC));
 		EXPECT_LE(0, peeks(self, at(self, 1)));
@@ -1338,9 +1328,9 @@ TEST_F_TIMEOUT(rwp, set_mode_wakes, LIMIT)
 	for (i = 0; i < 3; i++)
 		EXPECT_TRUE(uk_stays(&t[i]));
 	/* To switch off what is off wakes nobody. */
-	ASSERT_EQ(0, set_mode(self->fd, 0, ASYNC));
+	ASSERT_EQ(0, uk_set_mode(self->fd, 0, ASYNC));
 	EXPECT_TRUE(uk_stays(&t[1]));
-	ASSERT_EQ(0, set_mode(self->fd, ASYNC, 0));
+	ASSERT_EQ(0, uk_set_mode(self->fd, ASYNC, 0));
 	EXPECT_TRUE(uk_join_all(t, 3));
 	EXPECT_EQ(-EAGAIN, uk_read(self->fd, &msg, 1));
 	EXPECT_EQ(1 << 0 | 1 << 1 | 1 << 2, accessed(self));
@@ -1357,7 +1347,7 @@ TEST_F_TIMEOUT(rwp, set_mode_and_missing, LIMIT)
 	ASSERT_EQ(0, uk_vacate(&self->m, at(self, 1), self->unit));
 	ASSERT_EQ(0, uk_start(&t, uk_peek, at(self, 1)));
 	EXPECT_EQ(0, fault_of(self, &t, at(self, 1)));
-	ASSERT_EQ(0, set_mode(self->fd, ASYNC, 0));
+	ASSERT_EQ(0, uk_set_mode(self->fd, ASYNC, 0));
 	/* It is woken, and comes again. */
 	EXPECT_EQ(0, fault_of(self, &t, at(self, 1)));
 	EXPECT_TRUE(uk_stays(&t));
@@ -1385,9 +1375,9 @@ TEST_F_TIMEOUT(rwp, set_mode_under_way, LIMIT)
 		told++;
 		/* Its thread waits; in one of two ways it goes on. */
 		if (told & 1) {
-			ASSERT_EQ(0, set_mode(self->fd, ASYNC, 0));
+			ASSERT_EQ(0, uk_set_mode(self->fd, ASYNC, 0));
 			ASSERT_EQ(0, track(self, 0, UNITS));
-			ASSERT_EQ(0, set_mode(self->fd, 0, ASYNC));
+			ASSERT_EQ(0, uk_set_mode(self->fd, 0, ASYNC));
 			switched++;
 		}
 		ASSERT_EQ(0, untrack(self, 0, UNITS));
@@ -1427,8 +1417,8 @@ TEST(rwp_of_a_process_that_is_gone)
 	fd = uk_recv_fd(sock[0]);
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(-ESRCH, rwprotect(fd, area, page, TRACK));
-	EXPECT_EQ(-ESRCH, set_mode(fd, ASYNC, 0));
-	EXPECT_EQ(-EINVAL, set_mode(fd, ASYNC, ASYNC));
+	EXPECT_EQ(-ESRCH, uk_set_mode(fd, ASYNC, 0));
+	EXPECT_EQ(-EINVAL, uk_set_mode(fd, ASYNC, ASYNC));
 	EXPECT_EQ(-ENOMEM, uk_register_mode(fd, area, page, RWP, NULL));
 	close(fd);
 }
@@ -1445,8 +1435,8 @@ TEST(rwp_handshake)
 		EXPECT_EQ(0, api.features & ASYNC);
 		EXPECT_EQ(-EINVAL, uk_new(UFFD_USER_MODE_ONLY, SYNC));
 		EXPECT_EQ(-EINVAL, uk_new(UFFD_USER_MODE_ONLY, SYNC | ASYNC));
-		EXPECT_EQ(-EINVAL, set_mode(fd, ASYNC, 0));
-		EXPECT_EQ(-EINVAL, set_mode(fd, 0, ASYNC));
+		EXPECT_EQ(-EINVAL, uk_set_mode(fd, ASYNC, 0));
+		EXPECT_EQ(-EINVAL, uk_set_mode(fd, 0, ASYNC));
 		close(fd);
 		return;
 	}

@@ -40,24 +40,14 @@
 /* What a fault says that is due to protection. */
 #define WP_FAULT	(UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE)
 
-static int set_mode(int fd, __u64 enable, __u64 disable)
-{
-	struct uffdio_set_mode mode = {
-		.enable = enable,
-		.disable = disable,
-	};
-
-	return ioctl(fd, UFFDIO_SET_MODE, &mode) ? -errno : 0;
-}
-
 static int note(int fd)
 {
-	return set_mode(fd, ASYNC, 0);
+	return uk_set_mode(fd, ASYNC, 0);
 }
 
 static int tell(int fd)
 {
-	return set_mode(fd, 0, ASYNC);
+	return uk_set_mode(fd, 0, ASYNC);
 }
 
 /* 1 if writes are noted, 0 if they are told, as fdinfo has it; or -errno. */
@@ -254,21 +244,21 @@ TEST_F_TIMEOUT(setmode, arguments, LIMIT)
 	for (noting = 0; noting < 2; noting++) {
 		EXPECT_EQ(0, noting ? note(self->fd) : tell(self->fd));
 		EXPECT_EQ(0, noting ? note(self->fd) : tell(self->fd));
-		EXPECT_EQ(0, set_mode(self->fd, 0, 0));
+		EXPECT_EQ(0, uk_set_mode(self->fd, 0, 0));
 		EXPECT_EQ(noting, is_noting(self->fd));
 		/* What is wrong switches nothing. */
-		EXPECT_EQ(-EINVAL, set_mode(self->fd, ASYNC, ASYNC));
+		EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, ASYNC, ASYNC));
 		for (bit = 0; bit < 64; bit++) {
 			__u64 on = noting ? 0 : ASYNC, off = noting ? ASYNC : 0;
 
 			if (UK_BIT(bit) == ASYNC)
 				continue;
-			EXPECT_EQ(-EINVAL, set_mode(self->fd, UK_BIT(bit) | on,
-						    off));
+			EXPECT_EQ(-EINVAL,
+				  uk_set_mode(self->fd, UK_BIT(bit) | on, off));
 			if (UK_BIT(bit) == UFFD_FEATURE_RWP_ASYNC)
 				continue;
-			EXPECT_EQ(-EINVAL, set_mode(self->fd, on,
-						    UK_BIT(bit) | off));
+			EXPECT_EQ(-EINVAL,
+				  uk_set_mode(self->fd, on, UK_BIT(bit) | off));
 		}
 		EXPECT_EQ(-1, ioctl(self->fd, UFFDIO_SET_MODE, NULL));
 		EXPECT_EQ(EFAULT, errno);
@@ -313,9 +303,9 @@ TEST_F_TIMEOUT(setmode, not_without_the_feature, LIMIT)
 		ASSERT_EQ(0, refit(self, 0, features[i], WP));
 		EXPECT_EQ(-EINVAL, note(self->fd));
 		EXPECT_EQ(-EINVAL, tell(self->fd));
-		EXPECT_EQ(-EINVAL, set_mode(self->fd, 0,
-					    ASYNC | UFFD_FEATURE_RWP_ASYNC));
-		EXPECT_EQ(0, set_mode(self->fd, 0, 0));
+		EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, 0, ASYNC |
+					       UFFD_FEATURE_RWP_ASYNC));
+		EXPECT_EQ(0, uk_set_mode(self->fd, 0, 0));
 		EXPECT_EQ(noting, is_noting(self->fd));
 		ASSERT_EQ(0, wp(self, 1, 1));
 		EXPECT_TRUE(noting ? writes(self, at(self, 1)) :
@@ -340,7 +330,7 @@ TEST_F_TIMEOUT(setmode, as_it_begins, LIMIT)
 	ASSERT_EQ(0, tell(self->fd));
 	ASSERT_EQ(0, uk_fdinfo(self->fd, &info));
 	EXPECT_TRUE(info.features & UFFD_FEATURE_WP_UNPOPULATED);
-	EXPECT_EQ(-EINVAL, set_mode(self->fd, 0, UFFD_FEATURE_WP_UNPOPULATED));
+	EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, 0, UFFD_FEATURE_WP_UNPOPULATED));
 }
 
 /* With what is about the other mode, in one call. */
@@ -352,13 +342,13 @@ TEST_F_TIMEOUT(setmode, with_rwp, LIMIT)
 	if (!(uk_offered() & UFFD_FEATURE_RWP))
 		SKIP(return, "no tracking of accesses on this kernel");
 	ASSERT_EQ(0, refit(self, 0, SWITCH | UFFD_FEATURE_RWP, WP));
-	ASSERT_EQ(0, set_mode(self->fd, both, 0));
+	ASSERT_EQ(0, uk_set_mode(self->fd, both, 0));
 	ASSERT_EQ(0, uk_fdinfo(self->fd, &info));
 	EXPECT_EQ(both, info.features & both);
-	ASSERT_EQ(0, set_mode(self->fd, ASYNC, UFFD_FEATURE_RWP_ASYNC));
+	ASSERT_EQ(0, uk_set_mode(self->fd, ASYNC, UFFD_FEATURE_RWP_ASYNC));
 	ASSERT_EQ(0, uk_fdinfo(self->fd, &info));
 	EXPECT_EQ(ASYNC, info.features & both);
-	ASSERT_EQ(0, set_mode(self->fd, UFFD_FEATURE_RWP_ASYNC, ASYNC));
+	ASSERT_EQ(0, uk_set_mode(self->fd, UFFD_FEATURE_RWP_ASYNC, ASYNC));
 	ASSERT_EQ(0, uk_fdinfo(self->fd, &info));
 	EXPECT_EQ(UFFD_FEATURE_RWP_ASYNC, info.features & both);
 	ASSERT_EQ(0, wp(self, 1, 1));
@@ -514,7 +504,7 @@ TEST_F_TIMEOUT(setmode, wakes_those_who_wait, LIMIT)
 		EXPECT_TRUE(uk_stays(&t[i]));
 	/* What was so already wakes nobody. */
 	ASSERT_EQ(0, tell(self->fd));
-	ASSERT_EQ(0, set_mode(self->fd, 0, 0));
+	ASSERT_EQ(0, uk_set_mode(self->fd, 0, 0));
 	EXPECT_TRUE(uk_parked(self->fd, 2, 3));
 	EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
 	ASSERT_EQ(0, note(self->fd));
@@ -678,7 +668,7 @@ TEST_F_TIMEOUT(setmode, unread_event, LIMIT)
 	EXPECT_EQ(-EAGAIN, wp(self, 0, 3));
 	EXPECT_EQ(0, note(self->fd));
 	EXPECT_EQ(0, tell(self->fd));
-	EXPECT_EQ(-EINVAL, set_mode(self->fd, ASYNC, ASYNC));
+	EXPECT_EQ(-EINVAL, uk_set_mode(self->fd, ASYNC, ASYNC));
 	EXPECT_TRUE(uk_stays(&t));
 	ASSERT_EQ(1, uk_next(self->fd, &msg));
 	EXPECT_TRUE(uk_is_span(&msg, UFFD_EVENT_REMOVE, at(self, 1),
@@ -703,7 +693,7 @@ static int writes_when_told(void *arg)
 	for (unit = 1; unit < 4; unit++) {
 		if (read(f->sock[0], &c, 1) != 1)
 			return 1;
-		*(volatile char *)at(f->self, unit) = 0x33;
+		uk_poke(at(f->self, unit));
 		if (write(f->sock[0], &c, 1) != 1)
 			return 2;
 	}
@@ -782,7 +772,7 @@ static int child_writes(void *arg)
 {
 	struct setmode_test *self = arg;
 
-	*(volatile char *)at(self, 1) = 0x33;
+	uk_poke(at(self, 1));
 	return 0;
 }
 
@@ -927,6 +917,17 @@ static bool stop_writer(struct setmode_test *self, struct writer *w)
 	return true;
 }
 
+/* A moment, another one each time: faults are met wherever they are. */
+static void moment(unsigned int round)
+{
+	unsigned int n = round % 128 * 16, i = 0;
+
+	if (round & 1)
+		sched_yield();
+	while (uk_add(&i, 1) < n)
+		;
+}
+
 /*
  * What a write takes the protection off when SET_MODE has returned was decided by
  * what is no more. The writer is held by its first write to a page that is still
@@ -944,6 +945,7 @@ TEST_F_TIMEOUT(setmode, nothing_is_noted_any_more, LIMIT)
 
 		ASSERT_EQ(0, note(self->fd));
 		ASSERT_EQ(0, wp(self, 0, UNITS));
+		moment(rounds);
 		ASSERT_EQ(0, tell(self->fd));
 		first = written(self, 0);
 		ASSERT_LE(0, first);
@@ -957,6 +959,15 @@ TEST_F_TIMEOUT(setmode, nothing_is_noted_any_more, LIMIT)
 	TH_LOG("%u rounds", rounds);
 }
 
+static bool is_running(const struct writer *w)
+{
+	unsigned int was = uk_get(&w->count.sum[0]), i;
+
+	for (i = 0; i < UK_SOON && was == uk_get(&w->count.sum[0]); i++)
+		uk_sleep(1);
+	return was != uk_get(&w->count.sum[0]);
+}
+
 /* Who was told on the way is woken: nobody sleeps while writes are noted. */
 TEST_F_TIMEOUT(setmode, nobody_sleeps_any_more, LIMIT)
 {
@@ -967,21 +978,21 @@ TEST_F_TIMEOUT(setmode, nobody_sleeps_any_more, LIMIT)
 
 	ASSERT_EQ(0, start_writer(self, &w));
 	do {
-		unsigned int was;
-
 		ASSERT_EQ(0, tell(self->fd));
 		ASSERT_EQ(0, wp(self, 0, UNITS));
-		if (rounds & 1)
+		if (rounds % 16 == 15)
 			ASSERT_EQ(1, uk_next(self->fd, &msg));
+		moment(rounds);
 		ASSERT_EQ(0, note(self->fd));
-		ASSERT_TRUE(uk_parked(self->fd, 0, 0));
-		ASSERT_EQ(-EAGAIN, uk_read(self->fd, &msg, 1));
-		/* It runs. */
-		was = uk_get(&w.count.sum[0]);
-		for (i = 0; i < UK_SOON && was == uk_get(&w.count.sum[0]); i++)
-			uk_sleep(1);
-		ASSERT_NE(was, uk_get(&w.count.sum[0]));
-		rounds++;
+		/* It would have a message. */
+		for (i = 0; i < 5; i++) {
+			ASSERT_EQ(-EAGAIN, uk_read(self->fd, &msg, 1));
+			sched_yield();
+		}
+		if (rounds++ % 64 == 0) {
+			ASSERT_TRUE(uk_parked(self->fd, 0, 0));
+			ASSERT_TRUE(is_running(&w));
+		}
 	} while (uk_now() < end);
 	EXPECT_TRUE(stop_writer(self, &w));
 	TH_LOG("%u rounds", rounds);
@@ -1126,7 +1137,7 @@ TEST(setmode_of_a_process_that_is_gone)
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(-ESRCH, note(fd));
 	EXPECT_EQ(-ESRCH, tell(fd));
-	EXPECT_EQ(-EINVAL, set_mode(fd, ASYNC, ASYNC));
+	EXPECT_EQ(-EINVAL, uk_set_mode(fd, ASYNC, ASYNC));
 	EXPECT_EQ(0, is_noting(fd));
 	close(fd);
 }
