@@ -197,26 +197,23 @@ static int uffd_protect_vma(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	return changed < 0 ? changed : 0;
 }
 
-/* @hint: the VMA in which the last range was, or NULL: the next one is there as a rule. */
+/* Leaves the last VMA that it has found in @last. */
 static int uffd_protect_vmas(struct mmu_gather *tlb, struct mm_struct *mm,
-			     struct vm_area_struct **hint, unsigned long start,
+			     struct vm_area_struct **last, unsigned long start,
 			     unsigned long len, vm_flags_t mode, bool enable)
 {
 	unsigned long end = start + len;
-	struct vm_area_struct *vma = *hint;
+	struct vm_area_struct *vma;
 	int ret = -ENOENT;
 	VMA_ITERATOR(vmi, mm, start);
 
-	if (vma && vma->vm_start <= start && end <= vma->vm_end)
-		return uffd_check_protect(vma, start, len, mode) ?:
-		       uffd_protect_vma(tlb, vma, start, end, mode, enable);
 	if (mode != VM_UFFD_WP) {
 		ret = uffd_check_protect_all(mm, start, len, mode);
 		if (ret)
 			return ret;
 	}
 	for_each_vma_range(vmi, vma, end) {
-		*hint = vma;
+		*last = vma;
 		ret = uffd_check_protect(vma, start, len, mode);
 		if (!ret)
 			ret = uffd_protect_vma(tlb, vma, max(start, vma->vm_start),
@@ -249,14 +246,25 @@ static int uffd_protect_lock(const struct uffd_protect_request *req,
 	}
 }
 
-/* Returns true if all of it is done. */
+/*
+ * Returns true if all of it is done.  @last is the VMA in which the range before was, or
+ * NULL: this one is there as well, as a rule.
+ */
 static bool uffd_protect_op(const struct uffd_protect_request *req,
-			    struct mmu_gather *tlb, struct vm_area_struct **hint,
+			    struct mmu_gather *tlb, struct vm_area_struct **last,
 			    struct uffdio_op *op)
 {
-	int ret = uffd_protect_vmas(tlb, req->mm, hint, op->dst, op->len, req->mode,
-				    op->mode & UFFDIO_WRITEPROTECT_MODE_WP);
+	bool enable = op->mode & UFFDIO_WRITEPROTECT_MODE_WP;
+	unsigned long start = op->dst, end = op->dst + op->len;
+	struct vm_area_struct *vma = *last;
+	int ret;
 
+	if (vma && vma->vm_start <= start && end <= vma->vm_end)
+		ret = uffd_check_protect(vma, start, op->len, req->mode) ?:
+		      uffd_protect_vma(tlb, vma, start, end, req->mode, enable);
+	else
+		ret = uffd_protect_vmas(tlb, req->mm, last, start, op->len,
+					req->mode, enable);
 	op->result = ret ? ret : (s64)op->len;
 	return !ret;
 }
@@ -281,7 +289,7 @@ static bool uffd_protect_op(const struct uffd_protect_request *req,
  */
 unsigned int userfaultfd_protect(const struct uffd_protect_request *req)
 {
-	struct vm_area_struct *hint = NULL;
+	struct vm_area_struct *last = NULL;
 	struct uffdio_op *op = req->op;
 	struct uffd_gate gate;
 	struct mmu_gather tlb;
@@ -295,7 +303,7 @@ unsigned int userfaultfd_protect(const struct uffd_protect_request *req)
 		return 1;
 	}
 	tlb_gather_mmu(&tlb, req->mm);
-	while (uffd_protect_op(req, &tlb, &hint, op) && nr < req->nr) {
+	while (uffd_protect_op(req, &tlb, &last, op) && nr < req->nr) {
 		op = &req->op[nr];
 		/*
 		 * Only REMOVE can be told while the lock is held: see above.  If
