@@ -1664,7 +1664,7 @@ static double round_floor_copy(void)
 	return since(start) / 1024;
 }
 
-#define REARM	"64/16 64/64 64/256 64/1024 1/256 4/256 16/256 256/256 1024/256"
+#define REARM	"64/16 64/64 64/256 64/1024 1/256 16/256 256/256 1024/256"
 
 static const struct bench benches[] = {
 	{ "floor-pipe", "free together", "ns/round trip", setup_pipe, round_pipe,
