@@ -300,6 +300,12 @@ static struct uffd_event *uffd_fork_prepare(struct userfaultfd_ctx *ctx,
 		uffd_ctx_put(event->child);
 		goto discard;
 	}
+	/*
+	 * A write to a VMA that is copied later is in the child's memory as well.  It
+	 * is either told of before the FORK, or waits until all has been copied.
+	 */
+	if (uffd_has(ctx, UFFD_FEATURE_WP_LOG))
+		userfaultfd_lock_vmas(ctx, ctx->mm);
 	uffd_event_prepare(event);
 	return event;
 

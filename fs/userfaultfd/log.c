@@ -51,16 +51,32 @@ struct uffd_log {
 	struct uffd_item item[] __counted_by(size);
 };
 
-/* Charged to whom the memory belongs, whoever makes the call. */
-static struct uffd_log *uffd_log_alloc(struct mm_struct *mm, unsigned int size)
+/*
+ * Who pays: whom the memory belongs to, whoever makes the call.  A process that has
+ * exited or called exec() belongs to nobody any more, and then the caller does.
+ */
+static struct mem_cgroup *uffd_log_payer(struct mm_struct *mm)
 {
 	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(mm);
+
+	if (!memcg || !mem_cgroup_is_root(memcg))
+		return memcg;
+	mem_cgroup_put(memcg);
+	return NULL;
+}
+
+static struct uffd_log *uffd_log_alloc(struct mm_struct *mm, unsigned int size)
+{
+	struct mem_cgroup *memcg = uffd_log_payer(mm);
 	struct mem_cgroup *old = set_active_memcg(memcg);
 	struct uffd_log *log;
 
-	/* How much it is the caller says, and is told if there is no more. */
+	/*
+	 * How much it is the caller says, and is told if there is no more: nobody is
+	 * killed to make room for it.
+	 */
 	log = kvzalloc(struct_size(log, item, size),
-		       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		       GFP_KERNEL_ACCOUNT | __GFP_NOWARN | __GFP_RETRY_MAYFAIL);
 	set_active_memcg(old);
 	mem_cgroup_put(memcg);
 	if (!log)
@@ -114,7 +130,7 @@ int uffd_log_set(struct userfaultfd_ctx *ctx, u64 *size, u64 *watermark)
 	unsigned int readers = 0;
 	int ret;
 
-	if (*size > UFFD_LOG_MAX)
+	if (*size > UFFD_LOG_MAX || (*size && *watermark > *size))
 		return -EINVAL;
 	if (*size) {
 		new = uffd_log_alloc(ctx->mm, *size);

@@ -270,8 +270,12 @@ unsigned int uffd_queue_putback(struct uffd_queue *q,
 			q->carried--;
 		/* &behind->link is the list head when none is younger. */
 		uffd_queue_link(q, item, &behind->link, UFFD_ITEM_READY);
-		nr++;
+		if (item->msg.event != UFFD_EVENT_WRITE)
+			nr++;
 	}
+	/* All WRITEs together are work for one, if they are worth it. */
+	if (q->writes && q->writes >= q->watermark)
+		nr++;
 	/* Behind a held one they can wait for a reader until it is published. */
 	if (!q->readable)
 		nr = 0;

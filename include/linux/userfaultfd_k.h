@@ -493,6 +493,7 @@ struct uffd_protect_request {
 };
 
 unsigned int userfaultfd_protect(const struct uffd_protect_request *req);
+void userfaultfd_lock_vmas(struct userfaultfd_ctx *ctx, struct mm_struct *mm);
 void userfaultfd_exclude_faults(struct userfaultfd_ctx *ctx,
 				struct mm_struct *mm);
 void userfaultfd_admit_faults(struct mm_struct *mm);

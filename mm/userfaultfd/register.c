@@ -431,6 +431,25 @@ void userfaultfd_release_mm(struct userfaultfd_ctx *ctx,
 }
 
 /**
+ * userfaultfd_lock_vmas() - wait for faults of a context, and hold up what comes
+ * @ctx: the context
+ * @mm: its mm
+ *
+ * Context: process context; mmap_lock held for writing.  The VMAs stay locked until it
+ * is released.
+ */
+void userfaultfd_lock_vmas(struct userfaultfd_ctx *ctx, struct mm_struct *mm)
+{
+	VMA_ITERATOR(vmi, mm, 0);
+	struct vm_area_struct *vma;
+
+	mmap_assert_write_locked(mm);
+	for_each_vma(vmi, vma)
+		if (vma->vm_userfaultfd_ctx.ctx == ctx)
+			vma_start_write(vma);
+}
+
+/**
  * userfaultfd_exclude_faults() - keep faults of a context out
  * @ctx: the context
  * @mm: its mm
@@ -446,13 +465,8 @@ void userfaultfd_exclude_faults(struct userfaultfd_ctx *ctx,
 				struct mm_struct *mm)
 	__acquires(&mm->mmap_lock)
 {
-	VMA_ITERATOR(vmi, mm, 0);
-	struct vm_area_struct *vma;
-
 	mmap_write_lock(mm);
-	for_each_vma(vmi, vma)
-		if (vma->vm_userfaultfd_ctx.ctx == ctx)
-			vma_start_write(vma);
+	userfaultfd_lock_vmas(ctx, mm);
 }
 
 /**

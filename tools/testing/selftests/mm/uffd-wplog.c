@@ -225,8 +225,6 @@ static int owner(void *arg)
 	close(sock[0]);
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	UK_CHECK(uk_write_file(GROUP "cgroup.procs", pid));
-	/* When the limit is reached there is nobody whose end would help. */
-	UK_CHECK(uk_write_file("/proc/self/oom_score_adj", "-1000"));
 	fd = uk_new(O_CLOEXEC, ASYNC | LOG);
 	UK_CHECK(fd >= 0);
 	UK_CHECK(!uk_send_fd(sock[1], fd));
@@ -238,6 +236,21 @@ static int owner(void *arg)
 static long charged(void)
 {
 	return uk_read_number(GROUP "memory.current");
+}
+
+static int caller(void *arg)
+{
+	int *fd = arg;
+	char pid[16];
+	long before;
+
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	UK_CHECK(uk_write_file(GROUP "cgroup.procs", pid));
+	before = charged();
+	UK_CHECK(!set_log(*fd, MAX_SIZE, 0));
+	UK_CHECK(charged() - before >= MAX_SIZE * 64L);
+	UK_CHECK(!set_log(*fd, 16, 0));
+	return 0;
 }
 
 TEST(charged_to_its_owner)
@@ -274,9 +287,12 @@ TEST(charged_to_its_owner)
 	EXPECT_TRUE(uk_write_file(GROUP "memory.max", "max"));
 	EXPECT_EQ(-EINVAL, set_log(fd, 0, 17));
 	EXPECT_EQ(0, set_log(fd, 0, 16));
-	close(fd);
+
+	/* When the owner has gone it is the caller who pays, if that one is in a group. */
 	close(sock[0]);
 	EXPECT_EQ(0, uk_reap(pid, UK_SOON));
+	EXPECT_EQ(0, uk_in_child(caller, &fd));
+	close(fd);
 	rmdir(GROUP);
 }
 
@@ -722,6 +738,135 @@ TEST_F_TIMEOUT(wplog, child, LIMIT)
 	EXPECT_EQ(9, log.size);
 	EXPECT_EQ(3, log.watermark);
 	EXPECT_EQ(0, read_all(self->fd, msg, 8));
+	close(fd);
+}
+
+/*
+ * A fork() copies one mapping after the other. What a thread writes meanwhile into one
+ * that comes late is in the child's memory, so it has to be told of before the FORK.
+ */
+#define EARLY_PAGES	8192
+#define LATE_PAGES	512
+#define ROUNDS		6
+
+struct late {
+	char *area;
+	size_t page;
+	bool over;
+	int pipe[2];
+};
+
+static long late_writer(void *arg)
+{
+	struct late *l = arg;
+	unsigned int i;
+
+	for (i = 0; i < LATE_PAGES && !uk_get(&l->over); i++) {
+		uk_poke(l->area + i * l->page);
+		usleep(1);
+	}
+	return 0;
+}
+
+/* System calls only, as above: sends what its page tables say. */
+static int late_child(void *arg)
+{
+	static __u64 entry[LATE_PAGES];
+	struct late *l = arg;
+	int fd;
+
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	if (fd < 0)
+		return 1;
+	if (pread(fd, entry, sizeof(entry), (unsigned long)l->area / l->page * 8) !=
+	    sizeof(entry))
+		return 2;
+	return write(l->pipe[1], entry, sizeof(entry)) != sizeof(entry);
+}
+
+static long late_fork(void *arg)
+{
+	return uk_spawn_by_thread(late_child, arg, 0);
+}
+
+/* Reads up to the FORK, whose descriptor it returns; notes the pages named before. */
+static int read_to_fork(int fd, struct late *l, bool *named)
+{
+	struct uffd_msg msg;
+	__u64 a;
+
+	for (;;) {
+		if (uk_next(fd, &msg) != 1)
+			return -1;
+		if (msg.event == UFFD_EVENT_FORK)
+			return msg.arg.fork.ufd;
+		for (a = msg.arg.remove.start; a < msg.arg.remove.end; a += l->page)
+			named[(a - (uintptr_t)l->area) / l->page] = true;
+	}
+}
+
+static unsigned int missed(const struct late *l, const bool *named)
+{
+	static __u64 entry[LATE_PAGES];
+	unsigned int i, n = 0;
+
+	if (read(l->pipe[0], entry, sizeof(entry)) != sizeof(entry))
+		return LATE_PAGES + 1;
+	for (i = 0; i < LATE_PAGES; i++)
+		n += !(entry[i] & UK_PM_WP) && !named[i];
+	return n;
+}
+
+TEST_F_TIMEOUT(wplog, written_while_it_forks, LIMIT)
+{
+	size_t page = sysconf(_SC_PAGESIZE), early = EARLY_PAGES * page;
+	struct late l = { .page = page };
+	struct uk_thread w, t;
+	struct uffd_msg msg;
+	unsigned int round;
+	int fd, child;
+	char *area;
+
+	if (variant->kind != UK_ANON_SMALL)
+		SKIP(return, "once is enough");
+	if (geteuid())
+		SKIP(return, "needs root, for fork events");
+	fd = uk_new(O_CLOEXEC | O_NONBLOCK,
+		    ASYNC | LOG | UFFD_FEATURE_EVENT_FORK);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, pipe(l.pipe));
+	area = uk_reserve(early + (LATE_PAGES + 1) * page, page);
+	ASSERT_NE(NULL, area);
+	/* A page between them keeps them two mappings. */
+	l.area = area + early + page;
+	ASSERT_EQ(0, mprotect(area, early, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, mprotect(l.area, LATE_PAGES * page, PROT_READ | PROT_WRITE));
+	madvise(area, early, MADV_NOHUGEPAGE);
+	madvise(l.area, LATE_PAGES * page, MADV_NOHUGEPAGE);
+	memset(area, 1, early);
+	memset(l.area, 1, LATE_PAGES * page);
+	ASSERT_EQ(0, uk_register_mode(fd, area, early, WP, NULL));
+	ASSERT_EQ(0, uk_register_mode(fd, l.area, LATE_PAGES * page, WP, NULL));
+
+	for (round = 0; round < ROUNDS; round++) {
+		bool named[LATE_PAGES] = {};
+
+		ASSERT_EQ(0, uk_protect(fd, area, early, MODE_WP));
+		ASSERT_EQ(0, uk_protect(fd, l.area, LATE_PAGES * page, MODE_WP));
+		uk_set(&l.over, false);
+		ASSERT_EQ(0, uk_start(&w, late_writer, &l));
+		ASSERT_EQ(0, uk_start(&t, late_fork, &l));
+		child = read_to_fork(fd, &l, named);
+		ASSERT_LE(0, child);
+		EXPECT_EQ(0, missed(&l, named));
+		uk_set(&l.over, true);
+		ASSERT_TRUE(uk_join(&w, UK_SOON));
+		ASSERT_TRUE(uk_join(&t, UK_SOON));
+		EXPECT_EQ(0, uk_reap(t.ret, UK_SOON));
+		close(child);
+		while (uk_read(fd, &msg, 1) == 1)
+			;
+	}
 	close(fd);
 }
 
