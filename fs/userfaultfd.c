@@ -1049,11 +1049,11 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "API:\t%llx:%llx:%llx\n", UFFD_API,
 		   uffd_initialized(ctx) ? features | UFFD_FDINFO_INITIALIZED : 0,
 		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);
-	seq_printf(m, "events:\t%u\noldest:\t%u ms\n", events,
-		   jiffies_to_msecs(age));
+	seq_printf(m, "events:\t%u\noldest:\t%llu ms\n", events,
+		   jiffies64_to_msecs(age));
 	if (taken)
-		seq_printf(m, "read:\t%u ms ago\n",
-			   jiffies_to_msecs(jiffies - taken));
+		seq_printf(m, "read:\t%llu ms ago\n",
+			   jiffies64_to_msecs(jiffies - taken));
 	else
 		seq_puts(m, "read:\tnever\n");
 	uffd_show_features(m, features);

@@ -9,6 +9,7 @@
  */
 
 #include <linux/init.h>
+#include <linux/mmdebug.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include "uffd.h"
@@ -62,6 +63,7 @@ struct userfaultfd_ctx *uffd_ctx_alloc(struct mm_struct *mm,
  */
 void uffd_ctx_get(struct userfaultfd_ctx *ctx)
 {
+	VM_WARN_ON_ONCE(ctx->orphan);
 	refcount_inc(&ctx->refs);
 }
 

@@ -212,7 +212,8 @@ static bool uffd_gate_overtaken(const struct uffd_gate *gate,
 
 enum uffd_verdict { UFFD_PASS, UFFD_REFUSE, UFFD_WAIT };
 
-static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
+/* @tell: a refusal is to be traced.  The same one may be found again and again. */
+static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate, bool tell)
 {
 	struct userfaultfd_ctx *ctx = gate->ctx;
 	struct uffd_queue *q = &ctx->queue;
@@ -247,7 +248,7 @@ static enum uffd_verdict uffd_gate_judge(struct uffd_gate *gate)
 			WRITE_ONCE(q->resume, true);
 	}
 	/* Here, for the event is only there while the queue is locked. */
-	if (verdict != UFFD_PASS)
+	if (tell && verdict != UFFD_PASS)
 		trace_uffd_refuse(ctx->id, gate->range[0].start,
 				  gate->range[0].end, obstacle.why,
 				  obstacle.event,
@@ -316,7 +317,7 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 		return 0;
 
 	for (;;) {
-		verdict = uffd_gate_judge(gate);
+		verdict = uffd_gate_judge(gate, true);
 		if (verdict == UFFD_PASS)
 			return 0;
 		if (gate->nowait)
@@ -324,7 +325,7 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 		if (verdict == UFFD_REFUSE || gate->nowait)
 			return -EAGAIN;
 		if (wait_event_killable(events->gate,
-					uffd_gate_judge(gate) != UFFD_WAIT))
+					uffd_gate_judge(gate, false) != UFFD_WAIT))
 			return -EINTR;
 	}
 }
@@ -344,7 +345,8 @@ bool userfaultfd_gate_moved(struct uffd_gate *gate)
 	if (likely(READ_ONCE(gate->ctx->events.generation) ==
 		   gate->generation))
 		return false;
-	return uffd_gate_judge(gate) != UFFD_PASS;
+	/* userfaultfd_gate_pass() tells, if it finds the same. */
+	return uffd_gate_judge(gate, false) != UFFD_PASS;
 }
 
 /**
@@ -358,5 +360,9 @@ bool userfaultfd_gate_moved(struct uffd_gate *gate)
  */
 bool uffd_gate_any_unread(const struct userfaultfd_ctx *ctx)
 {
-	return READ_ONCE(ctx->events.nr_unread);
+	bool unread = READ_ONCE(ctx->events.nr_unread);
+
+	if (unread)
+		trace_uffd_refuse(ctx->id, 0, 0, UFFD_REFUSED_INVALID, NULL, false);
+	return unread;
 }

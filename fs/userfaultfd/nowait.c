@@ -30,6 +30,7 @@
  */
 
 #include <linux/lockdep.h>
+#include <trace/events/userfaultfd.h>
 #include "uffd.h"
 
 /**
@@ -104,5 +105,13 @@ bool uffd_remove_merge(struct userfaultfd_ctx *ctx, unsigned long start,
 		__uffd_gate_widen(container_of(item, struct uffd_event, item),
 				  start, end);
 	spin_unlock(&q->lock);
+	if (item && trace_uffd_event_enabled()) {
+		const struct uffd_msg msg = {
+			.event = UFFD_EVENT_REMOVE,
+			.arg.remove = { start, end },
+		};
+
+		trace_uffd_event(ctx->id, &msg);
+	}
 	return item;
 }

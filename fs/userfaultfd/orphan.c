@@ -35,6 +35,7 @@
  * no sleepers, and whoever wants to look for some through a VMA has to ask first.
  */
 
+#include <linux/bug.h>
 #include <linux/build_bug.h>
 #include <linux/cache.h>
 #include <linux/init.h>
@@ -48,6 +49,12 @@ static const u64 uffd_inherited[] = {
 	UFFD_FEATURE_WP_UNPOPULATED,
 	UFFD_FEATURE_EVENT_FORK,
 };
+
+/* Who finds one of these looks for the messages of the context. */
+#define UFFD_ORPHANS_LACK	(UFFD_FEATURE_EVENT_REMOVE |	\
+				 UFFD_FEATURE_EVENT_UNMAP |	\
+				 UFFD_FEATURE_EVENT_NOWAIT |	\
+				 UFFD_FEATURE_WP_LOG)
 
 /* By the set of features that they have of the above, each a bit. */
 static struct uffd_orphan {
@@ -109,5 +116,6 @@ void __init uffd_init_orphans(void)
 		for (i = 0; i < ARRAY_SIZE(uffd_inherited); i++)
 			if (set & (1U << i))
 				head->features |= uffd_inherited[i];
+		WARN_ON(head->features & UFFD_ORPHANS_LACK);
 	}
 }

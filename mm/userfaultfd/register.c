@@ -444,9 +444,11 @@ void userfaultfd_lock_vmas(struct userfaultfd_ctx *ctx, struct mm_struct *mm)
 	struct vm_area_struct *vma;
 
 	mmap_assert_write_locked(mm);
-	for_each_vma(vmi, vma)
+	for_each_vma(vmi, vma) {
 		if (vma->vm_userfaultfd_ctx.ctx == ctx)
 			vma_start_write(vma);
+		cond_resched();
+	}
 }
 
 /**

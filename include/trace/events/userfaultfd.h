@@ -145,13 +145,15 @@ DEFINE_EVENT(uffd_message, uffd_deliver,
 #define UFFD_REFUSED_ALL	1	/* so is one that concerns every call */
 #define UFFD_REFUSED_READ	2	/* it was read after the call began */
 #define UFFD_REFUSED_FORGOTTEN	3	/* too many were, to know of each */
+#define UFFD_REFUSED_INVALID	4	/* any is unread, the arguments cannot be */
 
 #define uffd_show_why(why)						\
 	__print_symbolic(why,						\
 		{ UFFD_REFUSED_UNREAD,		"unread" },		\
 		{ UFFD_REFUSED_ALL,		"unread-fork-or-remap" }, \
 		{ UFFD_REFUSED_READ,		"read-meanwhile" },	\
-		{ UFFD_REFUSED_FORGOTTEN,	"many-read-meanwhile" })
+		{ UFFD_REFUSED_FORGOTTEN,	"many-read-meanwhile" },	\
+		{ UFFD_REFUSED_INVALID,		"invalid-while-unread" })
 
 /*
  * A call on @start to @end gets -EAGAIN, or @waits until the event is published; the
