@@ -749,7 +749,7 @@ TEST_F_TIMEOUT(wplog, child, LIMIT)
 #define LATE_PAGES	512
 #define ROUNDS		6
 
-struct late {
+struct fork_race {
 	char *area;
 	size_t page;
 	bool over;
@@ -758,7 +758,7 @@ struct late {
 
 static long late_writer(void *arg)
 {
-	struct late *l = arg;
+	struct fork_race *l = arg;
 	unsigned int i;
 
 	for (i = 0; i < LATE_PAGES && !uk_get(&l->over); i++) {
@@ -772,7 +772,7 @@ static long late_writer(void *arg)
 static int late_child(void *arg)
 {
 	static __u64 entry[LATE_PAGES];
-	struct late *l = arg;
+	struct fork_race *l = arg;
 	int fd;
 
 	fd = open("/proc/self/pagemap", O_RDONLY);
@@ -790,7 +790,7 @@ static long late_fork(void *arg)
 }
 
 /* Reads up to the FORK, whose descriptor it returns; notes the pages named before. */
-static int read_to_fork(int fd, struct late *l, bool *named)
+static int read_to_fork(int fd, struct fork_race *l, bool *named)
 {
 	struct uffd_msg msg;
 	__u64 a;
@@ -805,7 +805,7 @@ static int read_to_fork(int fd, struct late *l, bool *named)
 	}
 }
 
-static unsigned int missed(const struct late *l, const bool *named)
+static unsigned int missed(const struct fork_race *l, const bool *named)
 {
 	static __u64 entry[LATE_PAGES];
 	unsigned int i, n = 0;
@@ -820,7 +820,7 @@ static unsigned int missed(const struct late *l, const bool *named)
 TEST_F_TIMEOUT(wplog, written_while_it_forks, LIMIT)
 {
 	size_t page = sysconf(_SC_PAGESIZE), early = EARLY_PAGES * page;
-	struct late l = { .page = page };
+	struct fork_race l = { .page = page };
 	struct uk_thread w, t;
 	struct uffd_msg msg;
 	unsigned int round;
@@ -831,6 +831,9 @@ TEST_F_TIMEOUT(wplog, written_while_it_forks, LIMIT)
 		SKIP(return, "once is enough");
 	if (geteuid())
 		SKIP(return, "needs root, for fork events");
+	/* A fork() would wait for its reader as well. */
+	close(self->fd);
+	self->fd = -1;
 	fd = uk_new(O_CLOEXEC | O_NONBLOCK,
 		    ASYNC | LOG | UFFD_FEATURE_EVENT_FORK);
 	ASSERT_LE(0, fd);
