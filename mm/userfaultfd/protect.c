@@ -115,17 +115,19 @@ static pmd_t *uffd_pmd_of(struct mm_struct *mm, unsigned long addr)
 {
 	pgd_t *pgd = pgd_offset(mm, addr);
 	p4d_t *p4d;
-	pud_t *pud;
+	pud_t *pudp, pud;
 
 	if (!pgd_present(*pgd))
 		return NULL;
 	p4d = p4d_offset(pgd, addr);
 	if (!p4d_present(*p4d))
 		return NULL;
-	pud = pud_offset(p4d, addr);
-	if (!pud_present(*pud) || pud_leaf(*pud))
+	pudp = pud_offset(p4d, addr);
+	/* A leaf comes and goes with no more than its own lock. */
+	pud = READ_ONCE(*pudp);
+	if (!pud_present(pud) || pud_leaf(pud))
 		return NULL;
-	return pmd_offset(pud, addr);
+	return pmd_offset_lockless(pudp, pud, addr);
 }
 
 /* Returns true if it was there, and is protected now. */
