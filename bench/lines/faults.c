@@ -2,7 +2,7 @@
 /*
  * faults: threads that fault on one userfaultfd, and handlers.
  *
- *	faults KIND HOW THREADS HANDLERS PAGES CPUS
+ *	faults KIND/HOW/THREADS/HANDLERS/PAGES...
  *
  * KIND	missing: private memory; a handler's call is COPY
  *	minor: a file in memory, all there but not mapped; CONTINUE
@@ -12,10 +12,11 @@
  *	batch: the same, up to 16 messages a call
  *	poll: they sleep in poll(), and read a message a call without blocking
  *
- * Each is bound to a CPU, those that fault to the first, handlers to those that are left
- * of CPUS, and then to the first again.  Each thread has 2 MiB of its own, and touches
- * the first PAGES in order.  All wait in a loop until begin() has been called, and in
- * another one when done, so that the kernel has nothing to do meanwhile.
+ * Each is bound to a CPU, those that fault to the first, handlers to those that are
+ * left, if there are any, and then to the first again.  Each thread has 2 MiB of its
+ * own, and touches the first PAGES in order.  All wait in a loop until begin() has been
+ * called, and in another one when done, so that the kernel has nothing to do meanwhile.
+ * Each case has a process of its own.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,6 +33,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <linux/userfaultfd.h>
 
 #define PAGE	4096UL
@@ -213,25 +215,22 @@ static void start(void *(*fn)(void *), unsigned int count)
 	}
 }
 
-int main(int argc, char **argv)
+static void run_case(const char *text)
 {
 	struct uffdio_api api = { .api = UFFD_API };
+	char kind[16], how[16];
 
-	if (argc != 7) {
-		fprintf(stderr, "usage: faults KIND HOW THREADS HANDLERS PAGES CPUS\n");
-		return 1;
+	if (sscanf(text, "%15[^/]/%15[^/]/%u/%u/%lu", kind, how, &threads, &handlers,
+		   &pages) != 5 || !threads || !handlers || !pages ||
+	    pages >= HUGE / PAGE) {
+		fprintf(stderr, "%s is not KIND/HOW/THREADS/HANDLERS/PAGES\n", text);
+		exit(1);
 	}
-	gup = !strcmp(argv[1], "gup");
-	minor = gup || !strcmp(argv[1], "minor");
-	polls = !strcmp(argv[2], "poll");
-	if (!strcmp(argv[2], "batch"))
+	gup = !strcmp(kind, "gup");
+	minor = gup || !strcmp(kind, "minor");
+	polls = !strcmp(how, "poll");
+	if (!strcmp(how, "batch"))
 		batch = 16;
-	threads = atoi(argv[3]);
-	handlers = atoi(argv[4]);
-	pages = atoi(argv[5]);
-	cpus = atoi(argv[6]);
-	if (!threads || !handlers || !cpus || !pages || pages >= HUGE / PAGE)
-		return 1;
 
 	fd = syscall(SYS_userfaultfd, O_CLOEXEC | (polls ? O_NONBLOCK : 0));
 	if (fd < 0 || ioctl(fd, UFFDIO_API, &api))
@@ -245,6 +244,26 @@ int main(int argc, char **argv)
 		usleep(1000);
 	begin();
 	while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) < threads)
-		usleep(1000000);
+		usleep(2000);
+	exit(0);
+}
+
+int main(int argc, char **argv)
+{
+	int i, status;
+	pid_t pid;
+
+	cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	for (i = 1; i < argc; i++) {
+		pid = fork();
+		if (!pid)
+			run_case(argv[i]);
+		if (pid < 0 || waitpid(pid, &status, 0) != pid)
+			die("fork");
+		if (status) {
+			fprintf(stderr, "%s: status %d\n", argv[i], status);
+			return 1;
+		}
+	}
 	return 0;
 }

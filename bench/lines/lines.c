@@ -18,7 +18,9 @@
  * Until the program under test calls a function of a given address nothing but
  * that is looked for; then all code is translated anew.  From one page fault to a
  * later one it is counted.  Then the result is written, and the guest stands
- * still until somebody has taken it: memory is as the result says.
+ * still until somebody has taken it: memory is as the result says.  Then it waits
+ * for that function again, for as many cases as the plan has lines: each says how many faults
+ * are let pass, and how many are counted.
  *
  * What an instruction costs and what a transfer costs are options, times are in ps.
  * Not modelled: fetching code, the walks of page tables by a CPU, TLBs, a store
@@ -45,8 +47,6 @@ int qemu_plugin_version = PLUGIN_API_VERSION;
 
 /* The options, see "options" below. */
 static unsigned long opt_start;
-static unsigned long opt_skip = 64;
-static unsigned long opt_faults = 256;
 static unsigned long opt_mem = 2UL << 30;
 static unsigned long opt_size = 1UL << 20;
 static unsigned long opt_ways = 16;
@@ -55,8 +55,10 @@ static unsigned long opt_insn = 300;
 static unsigned long opt_transfer = 80000;
 static unsigned long opt_fetch = 20000;
 static unsigned long opt_poll = 1;
+static unsigned long opt_hz = 250;
 static const char *opt_ram;
 static const char *opt_map;
+static const char *opt_plan;
 static const char *opt_out;
 
 static unsigned long plugin;
@@ -104,6 +106,7 @@ enum meaning {
 	FAULT,		/* is called once for a fault */
 	TICK,		/* a timer interrupt begins */
 	TICK_OVER,
+	CALIBRATE,	/* the clock of a timer is to be measured */
 };
 
 static const struct {
@@ -119,6 +122,7 @@ static const struct {
 	{ "handle_userfault", FAULT },
 	{ "sysvec_apic_timer_interrupt", TICK },
 	{ "irqentry_exit", TICK_OVER },
+	{ "setup_boot_APIC_clock", CALIBRATE },
 };
 
 struct symbol {
@@ -141,13 +145,17 @@ static int by_address(const void *a, const void *b)
 	return x->address < y->address ? -1 : x->address > y->address;
 }
 
-/* Where the kernel keeps whether CPUs that idle poll, instead of halting. */
+/*
+ * Variables of the kernel that are written from outside: whether CPUs that idle poll,
+ * instead of halting; and how far the local timer counts in a tick, if known.
+ */
 #define FORCE_POLL	"cpu_idle_force_poll"
+#define TIMER_PERIOD	"lapic_timer_period"
 
 /* Of what the kernel's image has in it, virtual and physical addresses differ by this. */
 #define IMAGE		0xffffffff80000000UL
 
-static unsigned long force_poll;
+static unsigned long force_poll, timer_period;
 
 static void read_map(const char *path)
 {
@@ -165,6 +173,8 @@ static void read_map(const char *path)
 			continue;
 		if (!strcmp(s->name, FORCE_POLL))
 			force_poll = s->address - IMAGE;
+		else if (!strcmp(s->name, TIMER_PERIOD))
+			timer_period = s->address - IMAGE;
 		if (!strchr("tTwW", type))
 			continue;
 		for (i = 0; i < ARRAY_SIZE(meanings); i++)
@@ -297,7 +307,10 @@ struct lock {
 
 static struct lock *locks;
 
+static bool translated;
+static bool active;
 static bool counting;
+static unsigned long skipped, counted;	/* of the plan */
 static unsigned long faults;
 static unsigned long began;
 static unsigned long totals[KINDS];
@@ -575,7 +588,7 @@ static void on_access(unsigned int nr, unsigned int info, unsigned long vaddr,
 	struct cpu *c = &cpus[nr];
 	unsigned long before = c->clock;
 
-	if (!paddr)
+	if (!paddr || !active)
 		return;
 	access_line(nr, paddr, vaddr, store || site->atomic, site, size);
 	if (c->tick)
@@ -602,6 +615,8 @@ static void on_block(unsigned int nr, void *data)
 	const struct block *b = data;
 	struct cpu *c = &cpus[nr];
 
+	if (!active)
+		return;
 	if (nr != running || c->leaving)
 		next_turn(nr);
 	if (c->wanted && b->symbol->meaning != LOCKS && !c->tick)
@@ -621,6 +636,26 @@ static void on_block(unsigned int nr, void *data)
 		end_turn(nr);
 }
 
+static void poke(unsigned long paddr, int value)
+{
+	int fd = open(opt_ram, O_WRONLY);
+
+	if (!paddr || fd < 0 || pwrite(fd, &value, sizeof(value), paddr) != sizeof(value))
+		die("cannot write a variable of the kernel");
+	close(fd);
+}
+
+/*
+ * A CPU that halts is woken by an interrupt; one that waits for a write to a line, as
+ * real ones do (mwait), is not.  Here those poll, but not before it is of use:
+ * while they halt, time passes at once.
+ */
+static void let_poll(bool yes)
+{
+	if (opt_poll)
+		poke(force_poll, yes);
+}
+
 static void write_result(void)
 {
 	static const char * const names[KINDS] = { "read", "write", "fetch", "memory" };
@@ -632,7 +667,7 @@ static void write_result(void)
 	f = fopen(path, "w");
 	if (!f)
 		die("cannot write the result");
-	fprintf(f, "total faults %lu\ntotal ps %lu\n", opt_faults, now - began);
+	fprintf(f, "total faults %lu\ntotal ps %lu\n", counted, now - began);
 	for (i = 0; i < KINDS; i++)
 		fprintf(f, "total %s %lu\ntotal tick_%s %lu\n", names[i],
 			totals[i], names[i], tick_totals[i]);
@@ -660,19 +695,73 @@ static void write_result(void)
 	/* As it is now memory can be looked at. */
 	while (!access(opt_out, F_OK))
 		usleep(20000);
-	_exit(0);
+}
+
+/* The plan's next line. */
+static bool next_case(void)
+{
+	static FILE *plan;
+
+	if (!plan)
+		plan = fopen(opt_plan, "r");
+	if (!plan)
+		die("cannot read the plan");
+	return fscanf(plan, "%lu %lu", &skipped, &counted) == 2;
+}
+
+static void empty(void *p, size_t len)
+{
+	if (madvise(p, len, MADV_DONTNEED))
+		die("madvise");
+}
+
+static void forget(void)
+{
+	unsigned long ways = opt_size >> LINE_SHIFT;
+	struct cpu *c, old;
+	size_t i;
+
+	for (c = cpus; c < cpus + nr_cpus; c++) {
+		old = *c;
+		*c = (struct cpu){ .state = old.state, .tags = old.tags, .hand = old.hand };
+		empty(c->tags, ways * sizeof(*c->tags));
+		empty(c->hand, ways / opt_ways);
+	}
+	for (i = 0; i < nr_symbols; i++) {
+		symbols[i].insns = 0;
+		symbols[i].calls = 0;
+	}
+	user.insns = 0;
+	empty(lines, (opt_mem >> LINE_SHIFT) * sizeof(*lines));
+	empty(events, MAX_EVENTS * sizeof(*events));
+	empty(locks, MAX_LOCKS * sizeof(*locks));
+	memset(known, 0, sizeof(known));
+	memset(totals, 0, sizeof(totals));
+	memset(tick_totals, 0, sizeof(tick_totals));
+	nr_events = 0;
+	ticks = 0;
+	tick_insns = 0;
+	faults = 0;
+	now = 0;
+	running = 0;
+	counting = false;
 }
 
 static void on_fault(unsigned int nr, void *data)
 {
 	(void)nr;
 	(void)data;
+	if (!active)
+		return;
 	faults++;
-	if (faults == opt_skip) {
+	if (faults == skipped) {
 		counting = true;
 		began = now;
-	} else if (faults == opt_skip + opt_faults) {
+	} else if (faults == skipped + counted) {
 		write_result();
+		active = false;
+		forget();
+		let_poll(false);
 	}
 }
 
@@ -681,6 +770,25 @@ static void on_tick(unsigned int nr, void *data)
 	cpus[nr].tick = data;
 	if (data && counting)
 		ticks++;
+}
+
+static void start(unsigned long id);
+
+static void on_start(unsigned int nr, void *data)
+{
+	(void)nr;
+	(void)data;
+	if (active || !next_case())
+		return;
+	let_poll(true);
+	/*
+	 * All code has to be translated anew, once.  That cannot be undone: QEMU 7.2
+	 * goes on to call what is there no longer.
+	 */
+	if (translated)
+		active = true;
+	else
+		qemu_plugin_reset(plugin, start);
 }
 
 /* With a lock prefix, or xchg, which needs none. */
@@ -717,6 +825,8 @@ static void instrument(struct qemu_plugin_insn *insn, const struct symbol *symbo
 		else if (symbol->meaning == TICK || symbol->meaning == TICK_OVER)
 			cb = on_tick;
 	}
+	if (site->pc == opt_start)
+		cb = on_start;
 	if (cb)
 		qemu_plugin_register_vcpu_insn_exec_cb(insn, cb, PLUGIN_NO_REGS,
 						       symbol->meaning == TICK ? site : NULL);
@@ -741,39 +851,36 @@ static void on_translated(unsigned long id, struct qemu_plugin_tb *tb)
 
 static void start(unsigned long id)
 {
+	translated = true;
+	active = true;
 	qemu_plugin_register_vcpu_tb_trans_cb(id, on_translated);
 }
 
 /*
- * A CPU that halts is woken by an interrupt; one that waits for a write to a line, as
- * real ones do (mwait), is not.  Here those poll, but not before it is of use:
- * while they halt, time passes at once.
+ * To measure it takes 100 million instructions, nearly all of them "pause", each of
+ * which QEMU takes for a reason to ask all other CPUs whether they have something to
+ * do.  The clock is that of the instructions.
  */
-static void let_poll(void)
-{
-	int one = 1, fd = open(opt_ram, O_WRONLY);
-
-	if (!force_poll || fd < 0 ||
-	    pwrite(fd, &one, sizeof(one), force_poll) != sizeof(one))
-		die("cannot have the CPUs poll");
-	close(fd);
-}
-
-static void on_start(unsigned int nr, void *data)
+static void on_calibrate(unsigned int nr, void *data)
 {
 	(void)nr;
 	(void)data;
-	if (opt_poll)
-		let_poll();
-	qemu_plugin_reset(plugin, start);
+	poke(timer_period, 1000000000 / opt_hz);
 }
 
 static void look_for_start(unsigned long id, struct qemu_plugin_tb *tb)
 {
 	size_t i, nr = qemu_plugin_tb_n_insns(tb);
-	struct qemu_plugin_insn *insn;
+	struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, 0);
+	unsigned long pc = qemu_plugin_insn_vaddr(insn);
+	const struct symbol *symbol = find_symbol(pc);
 
 	(void)id;
+	if (symbol->meaning == CALIBRATE && symbol->address == pc)
+		qemu_plugin_register_vcpu_insn_exec_cb(insn, on_calibrate,
+						       PLUGIN_NO_REGS, NULL);
+	if (pc & KERNEL)
+		return;
 	for (i = 0; i < nr; i++) {
 		insn = qemu_plugin_tb_get_insn(tb, i);
 		if (qemu_plugin_insn_vaddr(insn) == opt_start)
@@ -789,8 +896,7 @@ static const struct {
 	const char **text;
 } options[] = {
 	{ "start", .number = &opt_start },	/* address of a function: begin with it */
-	{ "skip", .number = &opt_skip },		/* so many faults before it is counted */
-	{ "faults", .number = &opt_faults },	/* so many are */
+	{ "plan", .text = &opt_plan },	/* lines of two numbers, see above */
 	{ "mem", .number = &opt_mem },		/* bytes that the guest has, from 0 on */
 	{ "size", .number = &opt_size },		/* bytes of each cache */
 	{ "ways", .number = &opt_ways },
@@ -799,6 +905,7 @@ static const struct {
 	{ "transfer", .number = &opt_transfer },	/* ps that a transfer takes */
 	{ "fetch", .number = &opt_fetch },	/* ps: what no other cache must give up */
 	{ "poll", .number = &opt_poll },	/* CPUs that idle poll */
+	{ "hz", .number = &opt_hz },		/* the kernel's */
 	{ "ram", .text = &opt_ram },	/* the guest's memory, a file */
 	{ "map", .text = &opt_map },	/* System.map */
 	{ "out", .text = &opt_out },	/* the result */
@@ -836,10 +943,13 @@ int qemu_plugin_install(unsigned long id, const struct qemu_info *info,
 	}
 	nr_cpus = info->max_vcpus;
 	ways = opt_size >> LINE_SHIFT;
-	if (!info->system_emulation || nr_cpus > MAX_CPUS || !opt_start || !opt_map ||
-	    !opt_ram || !opt_out || !opt_ways || opt_ways > 255 || ways < opt_ways || !opt_turn) {
-		fprintf(stderr, "lines: start=, ram=, map= and out= are needed, CPUs at most %d\n",
-			MAX_CPUS);
+	if (!opt_start || !opt_plan || !opt_map || !opt_ram || !opt_out) {
+		fprintf(stderr, "lines: start=, plan=, map=, ram= and out= are needed\n");
+		return -1;
+	}
+	if (!info->system_emulation || nr_cpus > MAX_CPUS || !opt_turn ||
+	    !opt_hz || !opt_ways || opt_ways > 255 || ways < opt_ways) {
+		fprintf(stderr, "lines: no such machine; at most %d CPUs\n", MAX_CPUS);
 		return -1;
 	}
 	plugin = id;
