@@ -34,6 +34,9 @@
 
 #define UFFD_FILE_FLAGS	(O_CLOEXEC | O_NONBLOCK)
 
+/* There is no position, for which readers would take a line from each other. */
+#define UFFD_FILE_MODE	(FMODE_NOWAIT | FMODE_STREAM)
+
 #define UFFD_IOCTL(nr)	(1ULL << _UFFDIO_##nr)
 
 /* In fdinfo, UFFDIO_API having succeeded has always been told by this bit. */
@@ -182,7 +185,7 @@ static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct inode *inode,
 		put_unused_fd(fd);
 		return PTR_ERR(file);
 	}
-	file->f_mode |= FMODE_NOWAIT;
+	file->f_mode |= UFFD_FILE_MODE;
 
 	msg->arg.fork.ufd = fd;
 	copied = copy_to_iter(msg, sizeof(*msg), to);
@@ -1122,7 +1125,7 @@ static int uffd_create(unsigned int flags)
 		fd = PTR_ERR(file);
 		goto put_ctx;
 	}
-	file->f_mode |= FMODE_NOWAIT;
+	file->f_mode |= UFFD_FILE_MODE;
 	ctx->id = file_inode(file)->i_ino;
 	fd_install(fd, file);
 	return fd;

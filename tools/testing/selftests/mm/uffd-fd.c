@@ -488,6 +488,23 @@ static int set_nonblock(int fd, bool on)
 	return fcntl(fd, F_SETFL, on ? O_NONBLOCK : 0);
 }
 
+/* It is a stream of messages, as it has always been. */
+TEST_F_TIMEOUT(fd, no_position, LIMIT)
+{
+	struct uffd_msg msg;
+
+	ASSERT_TRUE(block_first(self, 2));
+	EXPECT_EQ(1, uk_read(self->fd, &msg, 1));
+	EXPECT_EQ(0, lseek(self->fd, 0, SEEK_CUR));
+	EXPECT_EQ(0, lseek(self->fd, sizeof(msg), SEEK_SET));
+	EXPECT_EQ(-1, pread(self->fd, &msg, sizeof(msg), 0));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(1, uk_read(self->fd, &msg, 1));
+	EXPECT_TRUE(uk_is_fault(&msg, uk_at(&self->m, 1)));
+	EXPECT_EQ(0, resolve_first(self, 2));
+	EXPECT_TRUE(uk_join_all(self->t, 2));
+}
+
 TEST_F_TIMEOUT(fd, read_sizes, LIMIT)
 {
 	struct uffd_msg msg[4];
