@@ -967,9 +967,10 @@ TEST_F_TIMEOUT(exchange, signal_pending, LIMIT)
 		if (i)
 			add_copy(self, i - 1);
 		while (!run(self)) {
-			if (i)
+			/* Once more, without the operation; that may end so, too. */
+			if (self->call.nr_ops)
 				ASSERT_EQ(self->unit, self->ops[0].result);
-			ASSERT_EQ(i ? 1 : 0, self->call.done);
+			ASSERT_EQ(self->call.nr_ops, self->call.done);
 			begin(self, 1, FOR_EVER);
 		}
 		ASSERT_TRUE(got_fault(self, 0, i));
