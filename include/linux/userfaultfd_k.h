@@ -645,7 +645,7 @@ static inline bool userfaultfd_wp_use_markers(struct vm_area_struct *vma)
  */
 static inline bool pte_swp_uffd_any(pte_t pte)
 {
-	return uffd_supports_wp_marker() && !pte_none(pte) &&
+	return pgtable_supports_uffd() && !pte_none(pte) &&
 	       !pte_present(pte) &&
 	       (pte_swp_uffd(pte) || pte_is_uffd_wp_marker(pte));
 }

@@ -651,6 +651,32 @@ TEST_F_TIMEOUT(rwp, with_missing, LIMIT)
 	EXPECT_TRUE(is_tracked(self, 1));
 }
 
+/* What has lost its entry, though the file has the page, is told as that. */
+TEST_F_TIMEOUT(rwp, with_minor, LIMIT)
+{
+	struct uk_thread t;
+
+	if (!uk_is_shared(&self->m))
+		SKIP(return, "shared memory only");
+	if (!(uk_offered() & (uk_is_hugetlb(&self->m) ?
+			      UFFD_FEATURE_MINOR_HUGETLBFS :
+			      UFFD_FEATURE_MINOR_SHMEM)))
+		SKIP(return, "no minor faults on this kernel");
+	ASSERT_EQ(0, refit(self, 0, SYNC, RWP | UFFDIO_REGISTER_MODE_MINOR));
+	ASSERT_EQ(0, track(self, 0, 3));
+	ASSERT_EQ(0, madvise(at(self, 1), self->unit, MADV_DONTNEED));
+	EXPECT_EQ(2, bits(self, 0, UNITS));
+	ASSERT_EQ(0, uk_start(&t, uk_peek, at(self, 1)));
+	EXPECT_EQ(UFFD_PAGEFAULT_FLAG_MINOR, fault_of(self, &t, at(self, 1)));
+	EXPECT_TRUE(uk_stays(&t));
+	UK_EXPECT_FILL(0, self->unit, uk_continue(self->fd, at(self, 1),
+						  self->unit, 0));
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
+	EXPECT_TRUE(holds(self, 1));
+	EXPECT_TRUE(is_tracked(self, 0));
+	EXPECT_TRUE(is_tracked(self, 2));
+}
+
 /* What is moved to where accesses are tracked has not been accessed there. */
 TEST_F_TIMEOUT(rwp, moved_there, LIMIT)
 {

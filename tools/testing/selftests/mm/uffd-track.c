@@ -17,19 +17,28 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <linux/fs.h>
+#include <linux/memfd.h>
 
 #include "../kselftest_harness.h"
 #include "uffd-kit.h"
 
 #define UNITS	6
 #define LIMIT	60
+#define LONG	120
 #define ALL	((1 << UNITS) - 1)
 
 #define RWP	UFFDIO_REGISTER_MODE_RWP
 #define WP	UFFDIO_REGISTER_MODE_WP
 #define MISSING	UFFDIO_REGISTER_MODE_MISSING
 #define ASYNC	(UFFD_FEATURE_RWP | UFFD_FEATURE_RWP_ASYNC)
+
+#define TRACK	UFFDIO_RWPROTECT_MODE_RWP
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
 
 /* FIXTURE_DATA(track), by a name that reads well in a prototype. */
 #define track_test _test_data_track
@@ -141,8 +150,7 @@ static int rwprotect(struct track_test *self, char *addr, size_t len, __u64 mode
 
 static int track(struct track_test *self, unsigned int unit, unsigned int count)
 {
-	return rwprotect(self, at(self, unit), count * self->unit,
-			 UFFDIO_RWPROTECT_MODE_RWP);
+	return rwprotect(self, at(self, unit), count * self->unit, TRACK);
 }
 
 /*
@@ -356,27 +364,276 @@ TEST_F_TIMEOUT(track, merged_pages, LIMIT)
 	EXPECT_TRUE(uk_painted(at(self, 2), self->unit, 1));
 }
 
+/* Huge pages of files. */
+
+#define SHMEM_ENABLED	"/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+/* One of shmem, painted, and mapped as that; or why there is none. */
+static const char *map_huge(struct uk_mem *m, enum uk_kind kind)
+{
+	size_t huge = uk_huge_size(), page = getpagesize();
+	const char *why;
+	char was[32];
+
+	if (!uk_choice(SHMEM_ENABLED, was, sizeof(was)) ||
+	    !uk_write_file(SHMEM_ENABLED, "always"))
+		return "no huge pages of shmem, or not ours to ask for";
+	why = uk_map(m, kind, 2 * huge / page);
+	if (!why) {
+		char *alias = uk_alias(m);
+
+		m->area += -(unsigned long)m->area & (huge - 1);
+		uk_paint(alias, m->len, 7);
+		uk_painted(m->area, huge, 7);
+		munmap(alias, m->len);
+	}
+	uk_write_file(SHMEM_ENABLED, was);
+	if (!why && uk_huge(m->area, huge) != (long)(huge / page))
+		why = "no huge page was to be had";
+	return why;
+}
+
+/* It is mapped by small entries then, and by all of them: none has to be found anew. */
+TEST_F_TIMEOUT(track, huge_page_of_a_file, LIMIT)
+{
+	size_t huge = uk_huge_size(), page = getpagesize();
+	long pages = huge / page;
+	const char *why;
+	struct uk_thread t;
+	struct uk_mem m;
+	char was;
+
+	if (variant->kind != UK_SHMEM && variant->kind != UK_SHMEM_PRIVATE)
+		SKIP(return, "huge pages of files only");
+	why = map_huge(&m, variant->kind);
+	if (why)
+		SKIP(return, "%s", why);
+	was = m.area[3 * page];
+	ASSERT_EQ(0, uk_register_mode(self->fd, m.area, huge, RWP, NULL));
+	ASSERT_EQ(0, rwprotect(self, m.area, huge, TRACK));
+	EXPECT_EQ(pages, uk_pages(m.area, huge, UK_PM_WP));
+	EXPECT_EQ(pages, uk_pages(m.area, huge, UK_PM_PRESENT));
+	EXPECT_EQ(was, (char)uk_peek(m.area + 3 * page));
+	uk_poke(m.area + 4 * page);
+	EXPECT_EQ(0xa5, uk_peek(m.area + 4 * page));
+	EXPECT_EQ(pages - 2, uk_pages(m.area, huge, UK_PM_WP));
+
+	/* Who is to be told is. */
+	ASSERT_EQ(0, uk_set_mode(self->fd, 0, UFFD_FEATURE_RWP_ASYNC));
+	ASSERT_EQ(0, uk_start(&t, uk_peek, m.area + 5 * page));
+	EXPECT_EQ(UFFD_PAGEFAULT_FLAG_RWP,
+		  uk_fault_flags(self->fd, &m, &t, m.area + 5 * page));
+	ASSERT_EQ(0, rwprotect(self, m.area, huge, 0));
+	EXPECT_TRUE(uk_join(&t, UK_SOON));
+	EXPECT_EQ(0, uk_pages(m.area, huge, UK_PM_WP));
+	/* A part of it, of one that is mapped whole again. */
+	ASSERT_EQ(0, madvise(m.area, huge, MADV_DONTNEED));
+	uk_peek(m.area);
+	ASSERT_EQ(0, rwprotect(self, m.area, 9 * page, TRACK));
+	EXPECT_EQ(uk_pages(m.area, 9 * page, UK_PM_PRESENT),
+		  uk_pages(m.area, huge, UK_PM_WP));
+	ASSERT_EQ(0, rwprotect(self, m.area, huge, 0));
+	EXPECT_TRUE(uk_painted(m.area + huge, huge - page, 7) ||
+		    !uk_all_zero(m.area, page));
+}
+
+/* Small pages of a file that are tracked are not made a huge one. */
+TEST_F_TIMEOUT(track, collapse_of_a_file, LIMIT)
+{
+	size_t huge = uk_huge_size(), page = getpagesize(), i;
+	long pages = huge / page;
+	struct uk_mem m;
+
+	if (variant->kind != UK_SHMEM)
+		SKIP(return, "huge pages of files only");
+	ASSERT_EQ(NULL, uk_map(&m, variant->kind, 2 * pages));
+	m.area += -(unsigned long)m.area & (huge - 1);
+	for (i = 0; i < huge; i += page)
+		uk_paint(m.area + i, page, i);
+	if (uk_huge(m.area, huge))
+		SKIP(return, "this file has huge pages from the start");
+	ASSERT_EQ(0, uk_register_mode(self->fd, m.area, huge, RWP, NULL));
+	ASSERT_EQ(0, rwprotect(self, m.area, huge, TRACK));
+	EXPECT_EQ(-1, madvise(m.area, huge, MADV_COLLAPSE));
+	EXPECT_EQ(pages, uk_pages(m.area, huge, UK_PM_WP));
+	ASSERT_EQ(0, uk_unregister(self->fd, m.area, huge));
+	if (madvise(m.area, huge, MADV_COLLAPSE))
+		TH_LOG("nor others, here");
+	for (i = 0; i < huge; i += page)
+		ASSERT_TRUE(uk_painted(m.area + i, page, i));
+}
+
+/* Sizes of huge pages: each is mapped in another way. */
+
+static char *map_hugetlb(size_t size, int flags)
+{
+	int fd = syscall(__NR_memfd_create, "uffd-track", MFD_CLOEXEC | MFD_HUGETLB |
+			 __builtin_ctzl(size) << MFD_HUGE_SHIFT);
+	char *p = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, size))
+		p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+	close(fd);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* Is there a page of that size to be had?  If need be, it is made. */
+static bool hugetlb_has(size_t size)
+{
+	const char *dir = "/sys/kernel/mm/hugepages/hugepages-%zukB/%s_hugepages";
+	char path[96], number[24];
+	long n;
+
+	snprintf(path, sizeof(path), dir, size / 1024, "free");
+	if (uk_read_number(path) > 0)
+		return true;
+	snprintf(path, sizeof(path), dir, size / 1024, "nr");
+	n = uk_read_number(path);
+	snprintf(number, sizeof(number), "%ld", n + 1);
+	if (n < 0 || size >= 1UL << 30 || !uk_write_file(path, number))
+		return false;
+	return uk_read_number(path) > n;
+}
+
+/* arm64 has four, mapped by PTEs, a PMD, PMDs and a PUD. */
+FIXTURE(hugetlb)
+{
+	char *area;
+};
+
+FIXTURE_VARIANT(hugetlb)
+{
+	size_t size;
+	int flags;
+};
+
+FIXTURE_VARIANT_ADD(hugetlb, of_64k)
+{
+	.size = 64UL << 10,
+	.flags = MAP_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(hugetlb, of_2m)
+{
+	.size = 2UL << 20,
+	.flags = MAP_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(hugetlb, of_32m)
+{
+	.size = 32UL << 20,
+	.flags = MAP_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(hugetlb, of_1g)
+{
+	.size = 1UL << 30,
+	.flags = MAP_PRIVATE,
+};
+
+FIXTURE_VARIANT_ADD(hugetlb, of_1g_shared)
+{
+	.size = 1UL << 30,
+	.flags = MAP_SHARED,
+};
+
+FIXTURE_SETUP(hugetlb)
+{
+	if ((uk_offered() & ASYNC) != ASYNC)
+		SKIP(return, "no RWP_ASYNC on this kernel");
+	if (!hugetlb_has(variant->size))
+		SKIP(return, "no huge page of this size");
+	self->area = map_hugetlb(variant->size, variant->flags);
+	ASSERT_NE(NULL, self->area);
+	uk_paint(self->area, getpagesize(), 3);
+}
+
+FIXTURE_TEARDOWN(hugetlb)
+{
+	if (self->area)
+		munmap(self->area, variant->size);
+}
+
+static void told_of_hugetlb(struct __test_metadata *_metadata, char *p, size_t size)
+{
+	struct track_test test = {
+		.m = { .area = p, .unit = size, .len = size },
+		.fd = -1,
+	};
+	struct track_test *self = &test;
+	size_t page = getpagesize();
+	struct uk_access a = { };
+	struct uk_thread t;
+	char out[8];
+
+	ASSERT_EQ(0, refit(self, UFFD_FEATURE_RWP, RWP));
+	ASSERT_EQ(0, rwprotect(self, p, size, TRACK));
+	EXPECT_EQ((long)(size / page), uk_pages(p, size, UK_PM_WP));
+	/* By a read, by the kernel, by a write. */
+	ASSERT_EQ(0, uk_start(&t, uk_peek, p + size / 2));
+	EXPECT_EQ(UFFD_PAGEFAULT_FLAG_RWP,
+		  uk_fault_flags(self->fd, &self->m, &t, p + size / 2));
+	EXPECT_TRUE(uk_stays(&t));
+	ASSERT_EQ(0, rwprotect(self, p, size, 0));
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
+	EXPECT_EQ(0, uk_pages(p, size, UK_PM_WP));
+
+	ASSERT_EQ(0, rwprotect(self, p, size, TRACK));
+	a.addr = p;
+	a.out = out;
+	ASSERT_EQ(0, uk_start(&t, uk_by_vm_readv, &a));
+	EXPECT_EQ(UFFD_PAGEFAULT_FLAG_RWP,
+		  uk_fault_flags(self->fd, &self->m, &t, p));
+	ASSERT_EQ(0, rwprotect(self, p, size, 0));
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
+	EXPECT_EQ(8, t.ret);
+	EXPECT_EQ(0, memcmp(out, p, 8));
+
+	ASSERT_EQ(0, rwprotect(self, p, size, TRACK));
+	ASSERT_EQ(0, mprotect(p, size, PROT_NONE));
+	EXPECT_EQ(SIGSEGV, uk_catch(uk_peek, p, NULL, NULL));
+	ASSERT_EQ(0, mprotect(p, size, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, uk_start(&t, uk_poke, p + page));
+	EXPECT_EQ(UFFD_PAGEFAULT_FLAG_RWP | UFFD_PAGEFAULT_FLAG_WRITE,
+		  uk_fault_flags(self->fd, &self->m, &t, p + page));
+	ASSERT_EQ(0, rwprotect(self, p, size, 0));
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
+	EXPECT_EQ(0xa5, uk_peek(p + page));
+	EXPECT_TRUE(uk_painted(p, page, 3));
+	close(self->fd);
+}
+
+TEST_F_TIMEOUT(hugetlb, is_told, 2 * LONG)
+{
+	told_of_hugetlb(_metadata, self->area, variant->size);
+}
+
 /* A core dump cannot wait for a handler, and is not to have holes. */
+
+struct dump {
+	char *area;
+	size_t len;
+	size_t limit;		/* of the file */
+};
 
 static int aborts(void *arg)
 {
-	struct track_test *self = arg;
-	struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+	struct dump *d = arg;
+	struct rlimit limit = { d->limit, d->limit };
+	struct track_test self = { .fd = -1, .m.area = d->area, .m.len = d->len };
 
 	/* Registered in this process, with a handler who does not answer. */
-	self->fd = -1;
-	UK_CHECK(!refit(self, UFFD_FEATURE_RWP, RWP));
-	UK_CHECK(!track(self, 0, UNITS));
-	UK_CHECK(!setrlimit(RLIMIT_CORE, &all));
+	UK_CHECK(!refit(&self, UFFD_FEATURE_RWP, RWP));
+	UK_CHECK(!rwprotect(&self, d->area, d->len, TRACK));
+	UK_CHECK(!setrlimit(RLIMIT_CORE, &limit));
 	abort();
 }
 
-/* Does the file have that unit of ours in it? */
-static bool has_unit(struct track_test *self, const char *path,
-		     unsigned int unit)
+/* Does the file have in it what is painted like that? */
+static bool has_painted(const char *path, size_t len, unsigned long seed)
 {
 	size_t page = getpagesize(), i;
-	char *want = uk_buffer(self->unit);
+	char *want = uk_buffer(len);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 	bool has = false;
@@ -384,40 +641,81 @@ static bool has_unit(struct track_test *self, const char *path,
 
 	if (!want || fd < 0 || fstat(fd, &st))
 		return false;
-	uk_paint(want, self->unit, unit);
+	uk_paint(want, len, seed);
 	core = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	for (i = 0; core != MAP_FAILED && !has &&
-	     i + self->unit <= (size_t)st.st_size; i += page)
-		has = !memcmp(core + i, want, self->unit);
+	     i + len <= (size_t)st.st_size; i += page)
+		has = !memcmp(core + i, want, len);
 	if (core != MAP_FAILED)
 		munmap(core, st.st_size);
+	munmap(want, len);
 	close(fd);
 	return has;
 }
 
-TEST_F_TIMEOUT(track, core_dump, LIMIT)
+static char core_dir[32];
+static char core_path[64];
+
+/* Leaves it at core_path; or says why not. */
+static const char *dump_core(struct dump *d)
 {
 	const char *pattern = "/proc/sys/kernel/core_pattern";
-	char was[256], dir[] = "/tmp/uffd-track-XXXXXX", path[64];
+	char was[256];
+	pid_t pid;
+	int ret;
+
+	snprintf(core_dir, sizeof(core_dir), "/tmp/uffd-track-XXXXXX");
+	if (uk_read_text(pattern, was, sizeof(was)) < 0 || !mkdtemp(core_dir))
+		return "no core dumps";
+	snprintf(core_path, sizeof(core_path), "%s/core", core_dir);
+	if (!uk_write_file(pattern, core_path)) {
+		rmdir(core_dir);
+		return "only root says where core dumps go";
+	}
+	pid = uk_spawn(aborts, d);
+	ret = uk_reap(pid, LONG * 1000);
+	if (ret < 0 && pid > 0)
+		kill(pid, SIGKILL);
+	uk_write_file(pattern, was);
+	if (ret != 128 + SIGABRT)
+		return "the child was not to be had";
+	/* With its pid, if the machine is set to that. */
+	return access(core_path, F_OK) ?
+	       "core dumps do not go where they are to go" : NULL;
+}
+
+TEST_F_TIMEOUT(track, core_dump, LIMIT)
+{
+	struct dump d = { self->m.area, UNITS * self->unit, RLIM_INFINITY };
+	const char *why;
 
 	if (uk_is_hugetlb(&self->m) || uk_is_shared(&self->m))
 		SKIP(return, "memory that is in a core dump by default");
-	if (uk_read_text(pattern, was, sizeof(was)) < 0 || !mkdtemp(dir))
-		SKIP(return, "no core dumps");
-	snprintf(path, sizeof(path), "%s/core", dir);
-	if (!uk_write_file(pattern, path)) {
-		rmdir(dir);
-		SKIP(return, "only root says where core dumps go");
-	}
-	EXPECT_EQ(128 + SIGABRT, uk_in_child(aborts, self));
-	uk_write_file(pattern, was);
-	/* With its pid, if the machine is set to that. */
-	if (access(path, F_OK))
-		SKIP(return, "core dumps do not go where they are to go");
-	EXPECT_TRUE(has_unit(self, path, 0));
-	EXPECT_TRUE(has_unit(self, path, UNITS - 1));
-	unlink(path);
-	rmdir(dir);
+	close(self->fd);
+	self->fd = -1;
+	why = dump_core(&d);
+	if (why)
+		SKIP(return, "%s", why);
+	EXPECT_TRUE(has_painted(core_path, self->unit, 0));
+	EXPECT_TRUE(has_painted(core_path, self->unit, UNITS - 1));
+	unlink(core_path);
+	rmdir(core_dir);
+}
+
+/* There is no need for all of it, and of shared memory for any. */
+TEST_F_TIMEOUT(hugetlb, core_dump, 2 * LONG)
+{
+	struct dump d = { self->area, variant->size, 64UL << 20 };
+	const char *why;
+
+	if (variant->flags == MAP_SHARED)
+		SKIP(return, "memory that is in a core dump by default");
+	why = dump_core(&d);
+	if (why)
+		SKIP(return, "%s", why);
+	EXPECT_TRUE(has_painted(core_path, getpagesize(), 3));
+	unlink(core_path);
+	rmdir(core_dir);
 }
 
 TEST_HARNESS_MAIN
