@@ -21,7 +21,9 @@
 
 /*
  * The page of the file, or the place of the private page, is ours to fill: no
- * fault and no truncation works on it, and its page table stays.
+ * fault works on it, and its page table stays.  A truncation waits for the mutex
+ * where it finds a page in the file; it passes over a private mapping whose VMA
+ * lock somebody has, so that what is filled here may lie beyond the file's end.
  */
 static pte_t *uffd_hugetlb_lock(struct uffd_fill *fill, u32 *hash)
 {

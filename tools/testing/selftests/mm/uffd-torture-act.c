@@ -197,7 +197,11 @@ static void act_truncate(struct region *r)
 			uk_sleep(1);
 		ret |= ftruncate(r->memfd, r->len);
 		uk_add(&r->truncated, 1);
-		end_empty(r, p.from, p.n, false, true);
+		/*
+		 * Of a private mapping of hugetlb it may have taken nothing: the
+		 * kernel passes over one in which a fault is under way.
+		 */
+		end_empty(r, p.from, p.n, false, r->kind != UK_HUGETLB_PRIVATE);
 		end(p.n, ret);
 		if (ret)
 			fail(T_CALL, "ftruncate of region %u: errno %d", r->nr,
@@ -330,6 +334,7 @@ static void act_shift(struct region *r)
 			wake_end(r, from, 1);
 			wake_end(r, to.from, 1);
 			uk_set(&p->store, p->settled);
+			uk_set(&p->next, p->settled);
 			unlock(&p->fill);
 			check_page(r, from);
 			uk_add(&p->odd, 1);

@@ -441,11 +441,12 @@ static void let_die(int (*fn)(void *arg), void *arg)
 static void do_victim(struct region *r)
 {
 	unsigned int page = below(&self->random, r->pages);
-	uint32_t version = next_version(r, page, false);
 	struct victim v = { .at = page_at(r, page), .pipe = -1 };
+	uint32_t version;
 
 	if (!try_lock(&r->page[page].lock))
 		return;
+	version = next_version(r, page, false);
 	v.write = chance(&self->random, 50);
 	v.word = tag(r, page, version);
 	if (!v.write && chance(&self->random, 50))

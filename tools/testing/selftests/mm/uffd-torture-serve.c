@@ -642,7 +642,9 @@ static void take_over(void)
 				unlock(&p->fill);
 			if (uk_get(&p->awaits) == EXPECTED)
 				uk_set(&p->awaits, UNSURE);
-			uk_set(&p->store, uk_get(&p->next));
+			/* Else nobody waits for us: it is set already. */
+			if (has(UFFD_FEATURE_EVENT_REMOVE))
+				uk_set(&p->store, uk_get(&p->next));
 		}
 	}
 	for (i = 0; i < MAX_THREADS; i++)
