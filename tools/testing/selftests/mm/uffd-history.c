@@ -590,6 +590,29 @@ TEST_F_TIMEOUT(history, moved_pages_are_soft_dirty, LIMIT)
 	EXPECT_TRUE(uk_painted(dst, len, 3));
 }
 
+TEST_F_TIMEOUT(history, moved_huge_zero_page_is_soft_dirty, LIMIT)
+{
+	size_t len = uk_huge_size();
+	char *p = len ? uk_reserve(3 * len, len) : NULL;
+	char *src, *dst;
+
+	if (!(uk_offered() & UFFD_FEATURE_MOVE) || !p)
+		SKIP(return, "no UFFDIO_MOVE, or no huge pages");
+	src = map_anon(len, p);
+	dst = map_anon(len, p + 2 * len);
+	ASSERT_TRUE(src && dst && !madvise(src, len, MADV_HUGEPAGE) &&
+		    !madvise(dst, len, MADV_HUGEPAGE));
+	uk_peek(src);
+	if (uk_pages(src, len, UK_PM_PRESENT) != (long)(len / self->page) ||
+	    uk_pages(src, len, PM_SOFT_DIRTY) != (long)(len / self->page))
+		SKIP(return, "no huge zero page, or no soft-dirty bits");
+	ASSERT_EQ(0, uk_register(self->fd, dst, len));
+	ASSERT_TRUE(uk_write_file("/proc/self/clear_refs", "4"));
+	ASSERT_EQ(0, uk_pages(src, len, PM_SOFT_DIRTY));
+	UK_ASSERT_FILL(0, len, uk_move(self->fd, dst, src, len, 0));
+	EXPECT_EQ((long)(len / self->page), uk_pages(dst, len, PM_SOFT_DIRTY));
+}
+
 /* While a copy waits for its source, its destination becomes something else. */
 
 enum change {

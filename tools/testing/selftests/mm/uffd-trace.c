@@ -38,6 +38,8 @@
  *  - UFFDIO_MOVE out of huge pages that a fork() has shared: 6.12 looks at the
  *    first page of a folio to find out whether another one is shared, and so
  *    may split the folio before it refuses;
+ *  - UFFDIO_MOVE of the huge zero page: 6.12 does not tell of it by the soft-dirty
+ *    bit, 7.3 does;
  *  - mremap() of locked memory where events are on, which may deadlock;
  *  - mremap() of registered memory to a place beside more of it: 6.12 merges the
  *    two before it ends the registration of what it has moved, that of the
@@ -932,6 +934,27 @@ static bool moves_shared(const struct call *c)
 	       w->was_forked;
 }
 
+static bool moves_huge_zero(const struct call *c)
+{
+	struct page_region found;
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = c->src,
+		.end = c->src + c->len,
+		.vec = (unsigned long)&found,
+		.vec_len = 1,
+		.category_mask = PAGE_IS_HUGE | PAGE_IS_PFNZERO,
+		.return_mask = PAGE_IS_HUGE,
+	};
+
+	return c->nr == UFFDIO_MOVE && ioctl(pagemap_fd, PAGEMAP_SCAN, &arg) > 0;
+}
+
+static bool may_move(const struct call *c)
+{
+	return !moves_shared(c) && !moves_huge_zero(c);
+}
+
 static char *read_smaps(void)
 {
 	static char text[1 << 16];
@@ -1012,7 +1035,7 @@ static void call_now(const struct call *c)
 	union any_arg arg;
 	long ret;
 
-	if (uffd[c->to] < 0 || moves_shared(c) || fills_huge(c))
+	if (uffd[c->to] < 0 || !may_move(c) || fills_huge(c))
 		return;
 	call_fill(c, &arg);
 	say("      ");
@@ -1770,7 +1793,7 @@ static void step_ioctl(void)
 		say("ioctl without a descriptor\n");
 		return;
 	}
-	if (moves_shared(&c)) {
+	if (!may_move(&c)) {
 		say("move left out\n");
 		return;
 	}
@@ -2364,7 +2387,7 @@ static void draw_heir_call(unsigned int i)
 
 	do {
 		draw_call(c, one_of(nr));
-	} while (moves_shared(c) || (anybody_parked() && only_wakes(c)));
+	} while (!may_move(c) || (anybody_parked() && only_wakes(c)));
 	c->to = FIRST;
 	/* What is parked in the parent would not be waited for. */
 	if (c->nr == UFFDIO_COPY)
