@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -122,13 +123,14 @@ static struct {
 	int pagemap;
 	int clear_refs;
 	size_t told;		/* pages that events have been about */
+	clockid_t clock;	/* of the handler's CPU time */
 } w;
 
-static double read_clock(void)
+static double read_clock(clockid_t clock)
 {
 	struct timespec ts;
 
-	if (clock_gettime(CLOCK_MONOTONIC, &ts))
+	if (clock_gettime(clock, &ts))
 		die("clock_gettime");
 	return ts.tv_sec * 1e9 + ts.tv_nsec;
 }
@@ -139,12 +141,12 @@ static double read_clock(void)
  */
 static double now(void)
 {
-	return read_clock();
+	return read_clock(CLOCK_MONOTONIC);
 }
 
 static double since(double start)
 {
-	return read_clock() - start;
+	return read_clock(CLOCK_MONOTONIC) - start;
 }
 
 static bool param_is(const char *text)
@@ -376,6 +378,17 @@ static void start_crowd(void *(*fn)(void *), unsigned int count)
 			skip("%zu threads", i + 1);
 		pthread_detach(id);
 	}
+}
+
+/* On one CPU: threads inherit where they may run. */
+static void stay_here(void)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		die("sched_setaffinity");
 }
 
 static char *fault_page(const struct uffd_msg *msg)
@@ -633,13 +646,9 @@ struct span {
 	double end;
 };
 
-static unsigned int map_storm(__u64 features)
+static void map_storm(unsigned int threads, __u64 features)
 {
-	unsigned int readers;
-
-	errno = EINVAL;
-	if (sscanf(w.param, "%u/%u", &w.threads, &readers) != 2 || !w.threads)
-		die("%s is not THREADS/READERS", w.param);
+	w.threads = threads;
 	new_uffd(features);
 	w.each = w.threads > 32 ? 64 : 2048 / w.threads;
 	if (w.each > 512)
@@ -648,20 +657,31 @@ static unsigned int map_storm(__u64 features)
 	w.area = map_small(w.len);
 	w.src = new_source(PAGE);
 	uffd_register(w.area, w.len, UFFDIO_REGISTER_MODE_MISSING);
+}
+
+/* Returns the number of readers. */
+static unsigned int map_storm_param(__u64 features)
+{
+	unsigned int threads, readers;
+
+	errno = EINVAL;
+	if (sscanf(w.param, "%u/%u", &threads, &readers) != 2 || !threads)
+		die("%s is not THREADS/READERS", w.param);
+	map_storm(threads, features);
 	return readers;
 }
 
 static void setup_storm(void)
 {
 	w.resolve = resolve_copy;
-	start_readers(map_storm(0));
+	start_readers(map_storm_param(0));
 }
 
 /* The same by UFFDIO_EXCHANGE. */
 static void setup_storm_exchange(void)
 {
 	w.op = _UFFDIO_COPY;
-	start_exchangers(map_storm(UFFD_FEATURE_EXCHANGE));
+	start_exchangers(map_storm_param(UFFD_FEATURE_EXCHANGE));
 }
 
 static void *storm_thread(void *arg)
@@ -702,6 +722,65 @@ static double round_storm(void)
 			end = span[i].end;
 	}
 	return (end - start) / (w.threads * w.each);
+}
+
+/*
+ * handler: the CPU time that one handler takes for each fault of a storm of four
+ * threads; what these take is not counted. "poll" has the shape of QEMU's: poll() for
+ * the descriptor and for another one, by which it is told to leave; read() of one
+ * message; COPY of a page. "exchange" does all by that call (and would be told to
+ * leave by a signal). They are on one CPU: with icount a CPU's clock goes on while
+ * another one runs.
+ */
+static void *poller(void *unused)
+{
+	struct pollfd fds[] = {
+		{ .fd = w.fd, .events = POLLIN },
+		{ .fd = w.pipe[0][0], .events = POLLIN },
+	};
+	struct uffd_msg msg;
+
+	errno = pthread_getcpuclockid(pthread_self(), &w.clock);
+	if (errno || fcntl(w.fd, F_SETFL, O_NONBLOCK))
+		die("poller");
+	for (;;) {
+		if (poll(fds, ARRAY_SIZE(fds), -1) != 1)
+			die("poll");
+		if (read(w.fd, &msg, sizeof(msg)) == sizeof(msg))
+			resolve_copy(&msg);
+		else if (errno != EAGAIN)
+			die("read");
+	}
+	return unused;
+}
+
+static void *timed_exchanger(void *unused)
+{
+	errno = pthread_getcpuclockid(pthread_self(), &w.clock);
+	if (errno)
+		die("pthread_getcpuclockid");
+	return exchanger(unused);
+}
+
+static void setup_handler(void)
+{
+	bool poll = param_is("poll");
+
+	stay_here();
+	if (pipe(w.pipe[0]))
+		die("pipe");
+	w.op = _UFFDIO_COPY;
+	map_storm(4, poll ? 0 : UFFD_FEATURE_EXCHANGE);
+	start_thread(poll ? poller : timed_exchanger, NULL);
+	usleep(20000);
+}
+
+static double round_handler(void)
+{
+	double start = read_clock(w.clock);
+
+	round_storm();
+	return (read_clock(w.clock) - start) / (w.threads * w.each);
 }
 
 /*
@@ -1569,17 +1648,10 @@ static void *echo(void *unused)
 
 static void setup_pipe(void)
 {
-	cpu_set_t one;
-
 	if (pipe(w.pipe[0]) || pipe(w.pipe[1]))
 		die("pipe");
-	if (param_is("together")) {
-		CPU_ZERO(&one);
-		CPU_SET(sched_getcpu(), &one);
-		if (sched_setaffinity(0, sizeof(one), &one))
-			die("sched_setaffinity");
-	}
-	/* Threads inherit where they may run. */
+	if (param_is("together"))
+		stay_here();
 	start_thread(echo, NULL);
 	usleep(20000);
 }
@@ -1710,6 +1782,8 @@ static const struct bench benches[] = {
 	  setup_storm, round_storm, "threads/readers, missing" },
 	{ "storm-exchange", "1/1 4/1 16/4 32/8", "ns/fault",
 	  setup_storm_exchange, round_storm, "the same by UFFDIO_EXCHANGE" },
+	{ "handler", "poll exchange", "ns/fault", setup_handler, round_handler,
+	  "CPU time of one handler, 4 threads, missing" },
 	{ "exchange", "copy copy-ioctls protect protect-ioctls", "ns/page",
 	  setup_row, round_row, "64 operations in one call, or by 64" },
 	{ "register", "whole part", "ns/call", setup_register, round_register,
