@@ -166,7 +166,7 @@ uffd_deliver(struct userfaultfd_ctx *ctx, struct uffd_batch *batch,
  * A FORK brings a file.  All that can fail comes first; the child's context is
  * attached when the message has arrived.
  */
-static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct inode *inode,
+static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct file *parent,
 				 struct iov_iter *to)
 {
 	struct uffd_event *event = batch->item[0].event;
@@ -180,7 +180,8 @@ static ssize_t uffd_deliver_fork(struct uffd_batch *batch, struct inode *inode,
 	if (fd < 0)
 		return fd;
 	file = anon_inode_create_getfile("[userfaultfd]", &userfaultfd_fops,
-					 NULL, O_RDONLY | flags, inode);
+					 NULL, O_RDONLY | flags,
+					 file_inode(parent));
 	if (IS_ERR(file)) {
 		put_unused_fd(fd);
 		return PTR_ERR(file);
@@ -211,14 +212,14 @@ static bool uffd_batch_is_fork(const struct uffd_batch *batch)
 
 /* Inline in read(), where it is one message at a time that counts. */
 static __always_inline ssize_t
-uffd_deliver_any(struct userfaultfd_ctx *ctx, struct inode *inode,
+uffd_deliver_any(struct userfaultfd_ctx *ctx, struct file *file,
 		 struct uffd_batch *batch, struct iov_iter *to)
 {
 	ssize_t ret;
 
 	if (!uffd_batch_is_fork(batch))
 		return uffd_deliver(ctx, batch, to);
-	ret = uffd_deliver_fork(batch, inode, to);
+	ret = uffd_deliver_fork(batch, file, to);
 	if (ret < 0)
 		uffd_undeliver(ctx, batch, 0);
 	return ret;
@@ -251,7 +252,7 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 				return ret;
 			continue;
 		}
-		ret = uffd_deliver_any(ctx, file_inode(file), &batch, to);
+		ret = uffd_deliver_any(ctx, file, &batch, to);
 		if (ret < 0)
 			return done ? done : ret;
 		done += ret;
@@ -1038,8 +1039,8 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	struct userfaultfd_ctx *ctx = uffd_ctx_of(file);
 	u64 features = uffd_initialized(ctx) ? READ_ONCE(ctx->features) : 0;
-	unsigned long total, age, faults, taken;
-	unsigned int events;
+	unsigned long total, age, taken;
+	unsigned int faults, events;
 
 	total = uffd_index_count(&ctx->index, &age);
 	spin_lock(&ctx->queue.lock);
@@ -1048,7 +1049,7 @@ static void userfaultfd_show_fdinfo(struct seq_file *m, struct file *file)
 	taken = ctx->queue.taken;
 	spin_unlock(&ctx->queue.lock);
 
-	seq_printf(m, "pending:\t%lu\ntotal:\t%lu\n", faults, total);
+	seq_printf(m, "pending:\t%u\ntotal:\t%lu\n", faults, total);
 	seq_printf(m, "API:\t%llx:%llx:%llx\n", UFFD_API,
 		   uffd_initialized(ctx) ? features | UFFD_FDINFO_INITIALIZED : 0,
 		   UFFD_API_IOCTLS | UFFD_API_RANGE_IOCTLS);

@@ -411,7 +411,7 @@ static noinline ssize_t uffd_exchange_take(struct uffd_exchange *x,
 	if (!batch.nr)
 		return 0;
 	pagefault_disable();
-	ret = x->calls->deliver(x->ctx, file_inode(x->file), &batch, to);
+	ret = x->calls->deliver(x->ctx, x->file, &batch, to);
 	pagefault_enable();
 	return ret;
 }

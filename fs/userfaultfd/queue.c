@@ -65,10 +65,16 @@ static bool uffd_item_queued(const struct uffd_item *item)
 static void uffd_queue_update(struct uffd_queue *q)
 {
 	struct uffd_item *first;
+	bool readable;
 
 	first = list_first_entry_or_null(&q->items, struct uffd_item, link);
-	/* Paired with the unlocked reads of readers and poll(). */
-	WRITE_ONCE(q->readable, first && first->state == UFFD_ITEM_READY);
+	readable = first && first->state == UFFD_ITEM_READY;
+	/*
+	 * Paired with the unlocked reads of readers and poll(), whose caches keep it
+	 * while it stays as it is.
+	 */
+	if (q->readable != readable)
+		WRITE_ONCE(q->readable, readable);
 }
 
 static void uffd_queue_link(struct uffd_queue *q, struct uffd_item *item,

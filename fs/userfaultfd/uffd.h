@@ -89,10 +89,14 @@ struct uffd_item {
  * @items: messages that no reader has taken, oldest first
  * @readers: readers with nothing to read, the last to come first
  * @pollers: poll(), epoll, aio and io_uring
+ *
+ * The lock has a cache line of its own: those who spin on it do not take from its
+ * holder what it guards, which is one more line.
  */
 struct uffd_queue {
-	spinlock_t lock;
-	bool readable;
+	spinlock_t lock ____cacheline_aligned_in_smp;
+
+	bool readable ____cacheline_aligned_in_smp;
 	bool resume;
 	pid_t refused;
 	unsigned int held;
@@ -100,7 +104,7 @@ struct uffd_queue {
 	unsigned int nr;
 	unsigned int writes;
 	unsigned int watermark;
-	unsigned long faults;
+	unsigned int faults;
 	unsigned long seq;
 	unsigned long taken;
 	struct list_head items;
@@ -563,7 +567,7 @@ struct uffd_exchange_calls {
 	unsigned int (*resolve)(struct userfaultfd_ctx *ctx,
 				struct uffdio_op *op, unsigned int nr,
 				struct uffd_cursor *cursor, bool nowait);
-	ssize_t (*deliver)(struct userfaultfd_ctx *ctx, struct inode *inode,
+	ssize_t (*deliver)(struct userfaultfd_ctx *ctx, struct file *file,
 			   struct uffd_batch *batch, struct iov_iter *to);
 };
 

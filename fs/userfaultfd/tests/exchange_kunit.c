@@ -98,7 +98,7 @@ static unsigned int resolve(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
 	return done;
 }
 
-static ssize_t deliver(struct userfaultfd_ctx *ctx, struct inode *inode,
+static ssize_t deliver(struct userfaultfd_ctx *ctx, struct file *file,
 		       struct uffd_batch *batch, struct iov_iter *to)
 {
 	return copy_to_iter(batch->msg, batch->nr * sizeof(batch->msg[0]), to);
