@@ -734,7 +734,7 @@ static const struct mm_walk_ops uffd_settle_ops = {
 
 /**
  * userfaultfd_settle() - wait for those who are just setting a PMD in a range
- * @vma: the VMA that the range is in
+ * @vma: the VMA that all of the range is in
  * @start: first byte
  * @end: byte after the last
  *
@@ -756,5 +756,7 @@ void userfaultfd_settle(struct vm_area_struct *vma, unsigned long start,
 	/* hugetlb sets no PMD but under the lock that zapping takes, too. */
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || is_vm_hugetlb_page(vma))
 		return;
-	walk_page_range(vma->vm_mm, start, end, &uffd_settle_ops, NULL);
+	/* It refuses to look at anything else. */
+	VM_WARN_ON_ONCE(start < vma->vm_start || end > vma->vm_end);
+	walk_page_range_vma(vma, start, end, &uffd_settle_ops, NULL);
 }
