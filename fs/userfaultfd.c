@@ -990,7 +990,8 @@ static long userfaultfd_ioctl(struct file *file, unsigned int cmd,
 #ifdef CONFIG_PROC_FS
 /* As in the header, in the order of their bits. */
 static const char * const uffd_feature_names[64] = {
-#define UFFD_NAME(feature) [ilog2(UFFD_FEATURE_##feature)] = #feature
+#define UFFD_NAME(feature)	\
+	[ilog2(UFFD_FEATURE_##feature)] = #feature
 	UFFD_NAME(PAGEFAULT_FLAG_WP),
 	UFFD_NAME(EVENT_FORK),
 	UFFD_NAME(EVENT_REMAP),

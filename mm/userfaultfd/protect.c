@@ -204,10 +204,10 @@ static int uffd_protect_vmas(struct mmu_gather *tlb, struct mm_struct *mm,
 			     struct vm_area_struct **last, unsigned long start,
 			     unsigned long len, vm_flags_t mode, bool enable)
 {
+	VMA_ITERATOR(vmi, mm, start);
 	unsigned long end = start + len;
 	struct vm_area_struct *vma;
 	int ret = -ENOENT;
-	VMA_ITERATOR(vmi, mm, start);
 
 	if (mode != VM_UFFD_WP) {
 		ret = uffd_check_protect_all(mm, start, len, mode);

@@ -98,15 +98,18 @@ FIXTURE_TEARDOWN(observe)
 	rmdir(INSTANCE);
 }
 
-#define TRACE_OR_SKIP()							\
-do {									\
-	const char *why_ = trace_on();					\
-									\
-	if (why_)							\
-		SKIP(return, "%s", why_);				\
-	self->traced = true;						\
-	ASSERT_EQ(0, uk_register(self->fd, self->m.area, self->m.len));	\
-} while (0)
+/* False if the test has been skipped. */
+static bool trace_began(struct __test_metadata *_metadata,
+			struct observe_test *self)
+{
+	const char *why = trace_on();
+
+	if (why)
+		SKIP(return false, "%s", why);
+	self->traced = true;
+	ASSERT_EQ(0, uk_register(self->fd, self->m.area, self->m.len));
+	return true;
+}
 
 static char *at(struct observe_test *self, unsigned int unit)
 {
@@ -193,7 +196,8 @@ TEST_F(observe, fault_is_traced)
 	struct uffd_msg msg;
 	char *line;
 
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	ASSERT_EQ(0, uk_start(&self->t, uk_poke, at(self, 1)));
 	ASSERT_TRUE(uk_parked(self->fd, 1, 1));
 	ASSERT_EQ(1, uk_next(self->fd, &msg));
@@ -224,7 +228,8 @@ TEST_F(observe, signal_is_told_from_handler)
 	struct sigaction act = { .sa_handler = nothing };
 	char *line;
 
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	sigaction(SIGUSR1, &act, NULL);
 	ASSERT_EQ(0, uk_start(&self->t, uk_peek, at(self, 2)));
 	ASSERT_TRUE(uk_parked(self->fd, 1, 1));
@@ -264,7 +269,8 @@ TEST_F(observe, event_and_refusal_are_traced)
 	struct uffd_msg msg;
 	char *line, *first;
 
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	ASSERT_TRUE(drop_waits(self, 3));
 	EXPECT_TRUE(waits_in(self, "uffd_event_wait"));
 	UK_ASSERT_FILL(-EAGAIN, -EAGAIN, copy(self, 3));
@@ -297,7 +303,8 @@ TEST_F(observe, remap_refuses_all)
 	char *place = uk_reserve(self->m.unit, self->m.unit);
 	char *line;
 
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	ASSERT_NE(NULL, place);
 	self->call = (struct uk_call){ SYS_mremap,
 		{ (unsigned long)at(self, 7), self->m.unit, self->m.unit,
@@ -324,7 +331,8 @@ TEST_F(observe, registration_is_traced)
 	char want[160];
 	__u64 ioctls;
 
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	ASSERT_NE(NULL, hole);
 	munmap(hole, self->m.unit);
 	EXPECT_EQ(-EINVAL, uk_register(self->fd, hole, self->m.unit));
@@ -353,7 +361,8 @@ TEST_F(observe, registration_is_traced)
 
 TEST_F(observe, release_is_traced)
 {
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	ASSERT_EQ(0, uk_start(&self->t, uk_peek, at(self, 5)));
 	ASSERT_TRUE(uk_parked(self->fd, 1, 1));
 	close(self->fd);
@@ -373,7 +382,8 @@ TEST_F(observe, latency_has_a_histogram)
 	unsigned int i;
 	char *p;
 
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	if (!uk_write_file(trigger, "hist:keys=latency.log2"))
 		SKIP(return, "needs CONFIG_HIST_TRIGGERS");
 	for (i = 0; i < UNITS; i++) {
@@ -536,7 +546,8 @@ TEST_F(observe, a_stuck_handler_shows)
 	pid_t handler;
 	char *line, *last = NULL;
 
-	TRACE_OR_SKIP();
+	if (!trace_began(_metadata, self))
+		return;
 	handler = uk_spawn(answers_once, self);
 	ASSERT_LT(0, handler);
 	ASSERT_EQ(0, uk_start(&self->t, uk_peek, at(self, 1)));
