@@ -14,7 +14,7 @@
  * wait		the thread that caused it sleeps until it has been read, or the
  *		file is gone, or it is killed.  A killed thread leaves its event
  *		behind, since the change has happened; but a killed fork() fails,
- *		so its FORK is withdrawn.  Who need not wait leaves his behind at
+ *		so its FORK is withdrawn.  Who need not wait leaves its event at
  *		once: see nowait.c, and there how many may be left.
  * deliver	it has been copied to a reader's memory.  It stops being unread.
  *
@@ -164,7 +164,7 @@ static noinline void uffd_event_wait(struct uffd_event *event)
 	/* Not from a task that can no longer be killed out of it. */
 	killed = (current->flags & PF_EXITING) ||
 		 wait_for_completion_killable(&event->done);
-	/* Whoever is killed leaves his event to the queue. */
+	/* A killed thread leaves its event to the queue. */
 	if (!uffd_event_is_fork(event))
 		return;
 	if (killed)
@@ -462,8 +462,8 @@ void mremap_userfaultfd_complete(struct list_head *events, unsigned long from,
  *
  * Context: mmap_lock held for reading.
  *
- * Return: 0, with the lock held, if nobody wants to know or nobody waits until he
- * does; 1 if mmap_lock has been dropped and the handler told, so that @vma must be
+ * Return: 0, with the lock held, if nobody wants to know or nobody waits for it to be
+ * read; 1 if mmap_lock has been dropped and the handler told, so that @vma must be
  * looked up again; -EAGAIN, with the lock held, if too many events are unread.
  */
 int userfaultfd_remove(struct vm_area_struct *vma, unsigned long start,

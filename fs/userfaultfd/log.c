@@ -15,13 +15,13 @@
  * added to it.  The others are read in their place among faults and events.
  *
  * A WRITE concerns nobody's fill, so the gate does not know of it; nor is it urgent.
- * It wakes a reader only when so many are unread that it is worth his while.  Who
+ * It wakes a reader only when so many are unread that it is worth a wake-up.  Who
  * comes to read gets what there is.
  *
  * If there is no message left, WRITE_LOST is queued, for which there is always
  * room, and counts as urgent.  Its reader has to ask the page table.  While it is
  * unread more may be lost without a message of their own: who lost them held the
- * page-table lock before the reader could know that he had to look.
+ * page-table lock before the reader could know that it had to look.
  */
 
 #include <linux/align.h>

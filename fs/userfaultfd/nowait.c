@@ -4,8 +4,8 @@
  *
  * How it works
  * ------------
- * An event has its place in the queue before its change can be seen.  So whoever
- * reads in order needs no thread to wait for him: what the change leads to stands
+ * An event has its place in the queue before its change can be seen.  So a handler
+ * that reads in order needs no thread to wait for it: what the change leads to stands
  * behind the event, and until that has been read the gate keeps fills away.  With
  * UFFD_FEATURE_EVENT_NOWAIT the thread that causes a REMOVE, UNMAP or REMAP leaves
  * the event to the queue and goes on.  A FORK is waited for all the same: a child

@@ -221,7 +221,7 @@ static inline bool uffd_item_is_event(const struct uffd_item *item)
  * @q: the queue; if it is not locked, whoever is to be woken is in its wait queue
  *
  * Who looks with no lock may see counts that do not belong together; but then the
- * one who changes them sees him, and wakes him.
+ * one who changes them sees that somebody waits, and wakes it.
  *
  * Return: true if there is, and a reader may take it.
  */

@@ -26,8 +26,8 @@
  * until ->parked is cleared; from then on the sleeper may return and its stack
  * be anything.  So the waker first takes hold of the task, withdraws the message
  * and unlinks the record; then it clears ->parked; and only then it puts the task
- * on its wake_q.  That one comes last because the task may be on somebody else's
- * wake_q already: then his wake-up, which may come any moment, is the only one,
+ * on its wake_q.  That one comes last because the task may be on another waker's
+ * wake_q already: then that wake-up, which may come any moment, is the only one,
  * and must find the thread free to go.
  *
  * A sleeper holds no reference to the context.  It touches it again only when

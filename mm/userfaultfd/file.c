@@ -104,7 +104,7 @@ static int uffd_file_map_folios(struct uffd_fill *fill,
 
 /*
  * Maps folios that follow each other in the file, from the next address up to
- * @end in the same table.  They are locked, and the caller's references stay his.
+ * @end in the same table.  They are locked, and the caller keeps its references.
  */
 static int uffd_file_map(struct uffd_fill *fill, struct folio_batch *folios,
 			 pmd_t *pmd, unsigned long end)

@@ -498,7 +498,7 @@ static int uffd_move_page(struct uffd_move *move, pte_t pte,
 	locked = folio_trylock(folio);
 	/*
 	 * No waiting for a large one: our reference would keep whoever has it
-	 * locked from splitting it, and he might be one of us.
+	 * locked from splitting it, and that might be another move.
 	 */
 	if (!locked && folio_test_large(folio)) {
 		uffd_unmap_tables(t);

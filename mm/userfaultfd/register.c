@@ -9,8 +9,8 @@
  *
  * An orphan is a VMA that its context has left registered: see
  * fs/userfaultfd/orphan.c.  It may be unregistered by any context of the mm, and
- * registered by any, with what modes it has at least: so whoever adopts it knows what
- * he will be told, and all its protection stays.
+ * registered by any, with what modes it has at least: so who adopts it knows what
+ * will be told, and all its protection stays.
  */
 
 #include <linux/hugetlb.h>

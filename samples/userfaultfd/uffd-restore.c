@@ -441,7 +441,7 @@ static int watch(pid_t pid, const struct progress *progress, bool bar)
 
 /*
  * One handler: true if it came to the end.  Its userfaultfd is the handler's
- * alone.  If we kept a copy it would stay alive without him.
+ * alone: a copy of it here would keep it alive without the handler.
  */
 static bool restore(const struct options *o, int fds[NR_FDS],
 		    const struct progress *progress, unsigned int deaths,
