@@ -281,6 +281,43 @@ TEST_F_TIMEOUT(gigantic, poison, LIMIT)
 }
 
 /* The pages stay, and so does what they hold. */
+/* Pages that have been used for something else: the child's page tables are next. */
+static bool dirty_free_pages(void)
+{
+	char buf[1 << 16] = { };
+	int fd = memfd_create("uffd-gigantic", MFD_CLOEXEC), i;
+	bool ok = fd >= 0;
+
+	for (i = 0; ok && i < 128; i++)
+		ok = write(fd, buf, sizeof(buf)) == sizeof(buf);
+	close(fd);
+	return ok;
+}
+
+static int finds_mark(void *page)
+{
+	return *(unsigned long *)page != 1;
+}
+
+/*
+ * What is left of their past in page tables of this level was taken for a count of
+ * those who share them: the child of every tenth fork() or so had no page.
+ */
+TEST_F_TIMEOUT(gigantic, child_has_the_page, LIMIT)
+{
+	unsigned int i;
+
+	if (variant->flags == MAP_SHARED)
+		SKIP(return, "nothing is copied for a child");
+	*(unsigned long *)self->page = 1;
+	for (i = 0; i < 100; i++) {
+		ASSERT_TRUE(dirty_free_pages());
+		ASSERT_EQ(0, uk_reap(uk_spawn(finds_mark, self->page), LONG)) {
+			TH_LOG("fork %u", i);
+		}
+	}
+}
+
 TEST_F_TIMEOUT(gigantic, unregister_and_close, LIMIT)
 {
 	mark(self->page, 7);
