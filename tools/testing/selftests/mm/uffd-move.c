@@ -1399,7 +1399,7 @@ TEST_F_TIMEOUT(huge, pages_beside_a_mapping_that_moves, LIMIT)
 	}
 	uk_set(&s.stop, true);
 	ASSERT_TRUE(uk_join(&t, UK_SOON));
-	EXPECT_LT(100, t.ret);
+	EXPECT_LT(10, t.ret);
 	EXPECT_EQ(0, memcmp(low, self->buf + part, part));
 	TH_LOG("%ld moves, %ld mremaps", moves, t.ret);
 }
