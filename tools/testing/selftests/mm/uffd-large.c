@@ -1504,6 +1504,8 @@ struct crew {
 	char *spare;
 	bool *dropped;		/* perhaps, in this round */
 	int bad;		/* line of what should not be */
+	size_t unsound;		/* the page, and its entries here and there */
+	__u64 entry[2];
 };
 
 struct worker {
@@ -1643,6 +1645,9 @@ static bool is_sound(struct crew *c, bool in_child)
 	for (i = 0; i < SOME; i++) {
 		bool here = there[i] & UK_PM_PRESENT;
 
+		c->unsound = i;
+		c->entry[0] = there[i];
+		c->entry[1] = left[i];
 		if (here && memcmp(at(self, i), c->source[0] + i * page,
 				   page) &&
 		    memcmp(at(self, i), c->source[1] + i * page, page) &&
@@ -1829,7 +1834,11 @@ TEST_F_TIMEOUT(path, with_others, LIMIT + 600)
 		pthread_barrier_wait(&c.gate);
 		ASSERT_EQ(0, uk_get(&c.bad));
 		ASSERT_TRUE(is_sound(&c, false)) {
-			TH_LOG("in round %lu", round);
+			TH_LOG("in round %lu: page %zu is %llx, in the source %llx",
+			       round, c.unsound, c.entry[0], c.entry[1]);
+			uk_sleep(200);
+			TH_LOG("and 0.2 s later %s", is_sound(&c, false) ?
+			       "it is not so any more" : "still");
 		}
 	} while (uk_now() < until);
 	uk_set(&c.stop, true);
