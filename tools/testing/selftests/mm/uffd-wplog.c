@@ -675,6 +675,58 @@ TEST_F_TIMEOUT(wplog, bad_buffer, LIMIT)
 	EXPECT_EQ(0, set_log(self->fd, 16, 0));
 }
 
+struct slow_read {
+	int fd;
+	struct uffd_msg *msg;
+};
+
+static long read_slowly(void *arg)
+{
+	struct slow_read *r = arg;
+
+	return uk_read(r->fd, r->msg, 2);
+}
+
+/* A reader has taken them, and waits for the page that its buffer is in. */
+TEST_F_TIMEOUT(wplog, size_while_a_reader_has_them, LIMIT)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	struct slow_read r = { .fd = self->fd };
+	struct uk_thread *t = &self->t[0];
+	struct uffd_msg msg[4];
+	int pager;
+
+	r.msg = (struct uffd_msg *)uk_buffer(page);
+	ASSERT_NE(NULL, r.msg);
+	ASSERT_EQ(0, madvise(r.msg, page, MADV_DONTNEED));
+	pager = uk_new(O_CLOEXEC | O_NONBLOCK, 0);
+	ASSERT_LE(0, pager);
+	ASSERT_EQ(0, uk_register(pager, r.msg, page));
+
+	ASSERT_EQ(0, set_log(self->fd, 8, 1));
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 0);
+	poke(self, 2);
+	ASSERT_EQ(0, uk_start(t, read_slowly, &r));
+	ASSERT_TRUE(uk_parked(pager, 1, 1));
+	/* There is nothing left to read, but the log is in use. */
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+	EXPECT_EQ(-EBUSY, set_log(self->fd, 16, 0));
+	EXPECT_EQ(0, set_log(self->fd, 8, 2));
+	/* Nor does what comes meanwhile belong to another one. */
+	poke(self, 4);
+	UK_EXPECT_FILL(0, page, uk_zero(pager, r.msg, page, 0));
+	ASSERT_TRUE(uk_join(t, UK_SOON));
+	ASSERT_EQ(2, t->ret);
+	EXPECT_TRUE(is_write(self, &r.msg[0], 0, 1));
+	EXPECT_TRUE(is_write(self, &r.msg[1], 2, 3));
+	EXPECT_EQ(-EBUSY, set_log(self->fd, 16, 0));
+	ASSERT_EQ(1, read_all(self->fd, msg, 4));
+	EXPECT_TRUE(is_write(self, &msg[0], 4, 5));
+	EXPECT_EQ(0, set_log(self->fd, 16, 0));
+	close(pager);
+}
+
 TEST_F_TIMEOUT(wplog, close_with_unread, LIMIT)
 {
 	struct uffd_msg msg[4];
