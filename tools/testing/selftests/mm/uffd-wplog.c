@@ -797,13 +797,15 @@ TEST_F_TIMEOUT(wplog, child, LIMIT)
  * A fork() copies one mapping after the other. What a thread writes meanwhile into one
  * that comes late is in the child's memory, so it has to be told of before the FORK.
  */
-#define EARLY_PAGES	8192
+/* They are absent, and the markers that protect them keep it busy for a while. */
+#define EARLY_PAGES	131072
 #define LATE_PAGES	512
 #define ROUNDS		6
 
 struct fork_race {
 	char *area;
 	size_t page;
+	unsigned int written;
 	bool over;
 	int pipe[2];
 };
@@ -815,6 +817,7 @@ static long late_writer(void *arg)
 
 	for (i = 0; i < LATE_PAGES && !uk_get(&l->over); i++) {
 		uk_poke(l->area + i * l->page);
+		uk_set(&l->written, i + 1);
 		usleep(1);
 	}
 	return 0;
@@ -898,7 +901,6 @@ TEST_F_TIMEOUT(wplog, written_while_it_forks, LIMIT)
 	ASSERT_EQ(0, mprotect(l.area, LATE_PAGES * page, PROT_READ | PROT_WRITE));
 	madvise(area, early, MADV_NOHUGEPAGE);
 	madvise(l.area, LATE_PAGES * page, MADV_NOHUGEPAGE);
-	memset(area, 1, early);
 	memset(l.area, 1, LATE_PAGES * page);
 	ASSERT_EQ(0, uk_register_mode(fd, area, early, WP, NULL));
 	ASSERT_EQ(0, uk_register_mode(fd, l.area, LATE_PAGES * page, WP, NULL));
@@ -909,7 +911,11 @@ TEST_F_TIMEOUT(wplog, written_while_it_forks, LIMIT)
 		ASSERT_EQ(0, uk_protect(fd, area, early, MODE_WP));
 		ASSERT_EQ(0, uk_protect(fd, l.area, LATE_PAGES * page, MODE_WP));
 		uk_set(&l.over, false);
+		uk_set(&l.written, 0);
 		ASSERT_EQ(0, uk_start(&w, late_writer, &l));
+		/* It is to be at it when the fork() begins. */
+		while (!uk_get(&l.written))
+			usleep(1);
 		ASSERT_EQ(0, uk_start(&t, late_fork, &l));
 		child = read_to_fork(fd, &l, named);
 		ASSERT_LE(0, child);
