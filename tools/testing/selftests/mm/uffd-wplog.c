@@ -675,6 +675,58 @@ TEST_F_TIMEOUT(wplog, bad_buffer, LIMIT)
 	EXPECT_EQ(0, set_log(self->fd, 16, 0));
 }
 
+struct slow_read {
+	int fd;
+	struct uffd_msg *msg;
+};
+
+static long read_slowly(void *arg)
+{
+	struct slow_read *r = arg;
+
+	return uk_read(r->fd, r->msg, 2);
+}
+
+/* A reader has taken them, and waits for the page that its buffer is in. */
+TEST_F_TIMEOUT(wplog, size_while_a_reader_has_them, LIMIT)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	struct slow_read r = { .fd = self->fd };
+	struct uk_thread *t = &self->t[0];
+	struct uffd_msg msg[4];
+	int pager;
+
+	r.msg = (struct uffd_msg *)uk_buffer(page);
+	ASSERT_NE(NULL, r.msg);
+	ASSERT_EQ(0, madvise(r.msg, page, MADV_DONTNEED));
+	pager = uk_new(O_CLOEXEC | O_NONBLOCK, 0);
+	ASSERT_LE(0, pager);
+	ASSERT_EQ(0, uk_register(pager, r.msg, page));
+
+	ASSERT_EQ(0, set_log(self->fd, 8, 1));
+	ASSERT_EQ(0, protect_all(self));
+	poke(self, 0);
+	poke(self, 2);
+	ASSERT_EQ(0, uk_start(t, read_slowly, &r));
+	ASSERT_TRUE(uk_parked(pager, 1, 1));
+	/* There is nothing left to read, but the log is in use. */
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+	EXPECT_EQ(-EBUSY, set_log(self->fd, 16, 0));
+	EXPECT_EQ(0, set_log(self->fd, 8, 2));
+	/* Nor does what comes meanwhile belong to another one. */
+	poke(self, 4);
+	UK_EXPECT_FILL(0, page, uk_zero(pager, r.msg, page, 0));
+	ASSERT_TRUE(uk_join(t, UK_SOON));
+	ASSERT_EQ(2, t->ret);
+	EXPECT_TRUE(is_write(self, &r.msg[0], 0, 1));
+	EXPECT_TRUE(is_write(self, &r.msg[1], 2, 3));
+	EXPECT_EQ(-EBUSY, set_log(self->fd, 16, 0));
+	ASSERT_EQ(1, read_all(self->fd, msg, 4));
+	EXPECT_TRUE(is_write(self, &msg[0], 4, 5));
+	EXPECT_EQ(0, set_log(self->fd, 16, 0));
+	close(pager);
+}
+
 TEST_F_TIMEOUT(wplog, close_with_unread, LIMIT)
 {
 	struct uffd_msg msg[4];
@@ -745,13 +797,15 @@ TEST_F_TIMEOUT(wplog, child, LIMIT)
  * A fork() copies one mapping after the other. What a thread writes meanwhile into one
  * that comes late is in the child's memory, so it has to be told of before the FORK.
  */
-#define EARLY_PAGES	8192
+/* They are absent, and the markers that protect them keep it busy for a while. */
+#define EARLY_PAGES	131072
 #define LATE_PAGES	512
 #define ROUNDS		6
 
 struct fork_race {
 	char *area;
 	size_t page;
+	unsigned int written;
 	bool over;
 	int pipe[2];
 };
@@ -763,6 +817,7 @@ static long late_writer(void *arg)
 
 	for (i = 0; i < LATE_PAGES && !uk_get(&l->over); i++) {
 		uk_poke(l->area + i * l->page);
+		uk_set(&l->written, i + 1);
 		usleep(1);
 	}
 	return 0;
@@ -846,7 +901,6 @@ TEST_F_TIMEOUT(wplog, written_while_it_forks, LIMIT)
 	ASSERT_EQ(0, mprotect(l.area, LATE_PAGES * page, PROT_READ | PROT_WRITE));
 	madvise(area, early, MADV_NOHUGEPAGE);
 	madvise(l.area, LATE_PAGES * page, MADV_NOHUGEPAGE);
-	memset(area, 1, early);
 	memset(l.area, 1, LATE_PAGES * page);
 	ASSERT_EQ(0, uk_register_mode(fd, area, early, WP, NULL));
 	ASSERT_EQ(0, uk_register_mode(fd, l.area, LATE_PAGES * page, WP, NULL));
@@ -857,7 +911,11 @@ TEST_F_TIMEOUT(wplog, written_while_it_forks, LIMIT)
 		ASSERT_EQ(0, uk_protect(fd, area, early, MODE_WP));
 		ASSERT_EQ(0, uk_protect(fd, l.area, LATE_PAGES * page, MODE_WP));
 		uk_set(&l.over, false);
+		uk_set(&l.written, 0);
 		ASSERT_EQ(0, uk_start(&w, late_writer, &l));
+		/* It is to be at it when the fork() begins. */
+		while (!uk_get(&l.written))
+			usleep(1);
 		ASSERT_EQ(0, uk_start(&t, late_fork, &l));
 		child = read_to_fork(fd, &l, named);
 		ASSERT_LE(0, child);
