@@ -703,10 +703,13 @@ static void do_handover(void)
 /*
  * These may cut the mapping. What madvise() has told of as one range it then drops up to
  * the cut only, without a word: so not while it waits for its REMOVE to be read.
+ *
+ * And mlock() of what is private, or mprotect() that makes it writable when it is locked,
+ * populates it as if it were written: so not between the two looks of act_track().
  */
 static void cut(enum op op, struct region *r)
 {
-	bool alone = has(UFFD_FEATURE_EVENT_REMOVE);
+	bool alone = has(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_WP_ASYNC);
 
 	if (!(alone ? try_change(&r->users) : try_use(&r->users)))
 		return;
