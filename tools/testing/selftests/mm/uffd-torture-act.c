@@ -363,7 +363,7 @@ static bool present_all(const struct part *p)
 static void act_protect(struct region *r)
 {
 	struct part p = choose_part(r);
-	uint32_t epoch = uk_get(&r->wp_epoch);
+	uint32_t epoch = protection(r);
 	unsigned int i;
 	int ret;
 
@@ -432,13 +432,14 @@ static int track(struct region *r, unsigned int page)
 	return ret;
 }
 
-/* Writes are not told, but can be asked for. */
+/* Writes can be asked for; they need not be told. */
 static void act_track(struct region *r)
 {
 	unsigned int page = below(&self->random, r->pages);
 	int ret = -EBUSY;
 
-	if (!(r->mode & WP) || !has(UFFD_FEATURE_WP_ASYNC) ||
+	if (!(r->mode & WP) ||
+	    !has(UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_SET_MODE) ||
 	    !try_lock(&r->page[page].lock))
 		return;
 	begin(OP_TRACK, r->nr, page);
@@ -639,6 +640,7 @@ static const struct deed deeds[] = {
 	{ OP_SQUEEZE, 1, act_squeeze },
 	{ OP_LOOK, 2, act_look },
 	{ OP_TRACK, 10, act_track },
+	{ OP_SET_MODE, 4, act_set_mode },
 	{ OP_MREMAP, 4, NULL },
 	{ OP_REMAP_NEW, 4, NULL },
 	{ OP_REREGISTER, 3, NULL },

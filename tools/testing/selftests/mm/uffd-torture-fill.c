@@ -156,7 +156,7 @@ static struct uk_fill run(enum op op, const struct job *j, const char *src,
 			  __u64 mode, bool protect)
 {
 	struct region *r = j->r;
-	uint32_t odd[j->n], epoch = uk_get(&r->wp_epoch);
+	uint32_t odd[j->n], epoch = protection(r);
 	struct uk_fill fill = {};
 	unsigned int i, done;
 

@@ -709,7 +709,8 @@ static void do_handover(void)
  */
 static void cut(enum op op, struct region *r)
 {
-	bool alone = has(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_WP_ASYNC);
+	bool alone = has(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_WP_ASYNC |
+			 UFFD_FEATURE_WP_SET_MODE);
 
 	if (!(alone ? try_change(&r->users) : try_use(&r->users)))
 		return;

@@ -304,10 +304,8 @@ void start_write(struct region *r, unsigned int page, uint32_t version)
 /* A write to the page has gone through: has it been told of if it had to be? */
 static void check_written(struct region *r, unsigned int page)
 {
-	uint32_t wp = uk_get(&r->page[page].wp), epoch = uk_get(&r->wp_epoch);
+	uint32_t wp = uk_get(&r->page[page].wp), epoch = protection(r);
 
-	if (has(UFFD_FEATURE_WP_ASYNC))
-		return;
 	if (wp && wp == epoch + 1 && epoch % 2 == 0 && !uk_get(&world->closed))
 		fail(T_PROTECT, "region %u page %u was protected, and written without a word",
 		     r->nr, page);

@@ -102,7 +102,7 @@ static void check_fault(const struct uffd_msg *msg, uint64_t before)
 		mode = WP;
 	else if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
 		mode = MINOR;
-	if (mode == WP && has(UFFD_FEATURE_WP_ASYNC))
+	if (mode == WP && was_noted(r->fd, before))
 		mode = 0;
 	if (!(uk_get(&r->modes) & mode))
 		fail(T_MESSAGE, "region %u page %u: told with flags %#llx, registered for %#llx",

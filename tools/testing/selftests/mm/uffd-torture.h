@@ -18,6 +18,7 @@
  *	uffd-torture-use.c	threads that use the memory
  *	uffd-torture-act.c	threads that change pages
  *	uffd-torture-map.c	threads that change mappings and processes
+ *	uffd-torture-mode.c	writes that are told, or only noted
  *
  * Nobody waits for a lock of the oracle. Who holds one may be asleep before a page,
  * and who wants it may be the one to bring that; so what is taken is passed by.
@@ -86,7 +87,7 @@ struct page {
 	uint32_t next;
 	uint32_t odd;		/* odd while anything may be read */
 	uint32_t epoch;		/* region's @unarmed, at the last look; @lock */
-	uint32_t wp;		/* region's @wp_epoch + 1 if protected, or 0 */
+	uint32_t wp;		/* protection() + 1 if protected, or 0 */
 	uint32_t awaits;	/* a REMOVE; see enum awaits */
 	/* For messages that come twice: see wake_begin(). */
 	uint32_t wakers;
@@ -161,6 +162,16 @@ struct log_line {
 	int ret;
 };
 
+/*
+ * What becomes of a write to a protected page, for each descriptor. State % 4: 0 it is
+ * told, 2 it is noted (WP_ASYNC), and the odd ones between: who knows.
+ */
+struct noting {
+	uint32_t lock;
+	uint32_t state;
+	uint64_t since;		/* when it was switched */
+};
+
 /* A fill under way against which a REMOVE is launched; see duel(). */
 struct duel {
 	uint32_t state;		/* 0 none, 1 prepared, 2 filling, 3 filled */
@@ -188,6 +199,7 @@ struct world {
 	/* Handlers that fill with what they know; -1: one that is told more. */
 	int know[MAX_FDS];
 	int wants[MAX_FDS];
+	struct noting noting[MAX_FDS];
 	/* Children that nobody serves: what they miss is zeros to them. */
 	uint32_t orphans;
 
@@ -428,5 +440,16 @@ void *use(void *self);
 void *act(void *self);
 /* One step of those that change mappings; @op is from MREMAP on. */
 void act_on_map(enum op op, struct region *r);
+
+/* uffd-torture-mode.c */
+
+void act_set_mode(struct region *r);
+/*
+ * Changes with all that ends what is known of protection: odd while writes to what is
+ * protected may go through without a word.
+ */
+uint32_t protection(struct region *r);
+/* Have writes been noted, and not told, all the time since then? */
+bool was_noted(unsigned int fd, uint64_t since);
 
 #endif /* UFFD_TORTURE_H */
