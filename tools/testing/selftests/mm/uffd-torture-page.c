@@ -440,8 +440,14 @@ bool await(uint32_t *awaits)
 static void check_told(struct region *r, unsigned int page)
 {
 	struct page *p = &r->page[page];
+	bool came;
 
-	if (!await(&p->awaits) && !uk_get(&world->closed))
+	/* Behind a mark nothing is on its way any more; unless that went with its reader. */
+	if (drops_go_on() && !world->handover)
+		came = uk_get(&p->awaits) != EXPECTED;
+	else
+		came = await(&p->awaits);
+	if (!came && !uk_get(&world->closed))
 		fail(T_MESSAGE, "region %u page %u was dropped, and no REMOVE read",
 		     r->nr, page);
 }
@@ -449,9 +455,19 @@ static void check_told(struct region *r, unsigned int page)
 /*
  * A call that has failed may have been told of before, and the reader be on the way back
  * with that. In worlds that block nothing is locked, so such calls do not fail.
+ *
+ * If nobody waits for what is dropped it may even be unread, of a call that has not failed
+ * as well; and for that long other calls may be refused for it.
  */
 void await_reader(struct region *r)
 {
+	if (drops_go_on()) {
+		if (self->worker->causing) {
+			pass_mark(r->fd);
+			cause_end();
+		}
+		return;
+	}
 	while (uk_get(&world->know[r->fd]) < 0 && !uk_get(&world->closed))
 		sched_yield();
 }
@@ -461,7 +477,7 @@ void end_empty(struct region *r, unsigned int from, unsigned int n, bool told,
 {
 	unsigned int i;
 
-	if (told && !did)
+	if (told && (!did || drops_go_on()))
 		await_reader(r);
 	for (i = from; i < from + n; i++) {
 		if (told && did)
@@ -498,7 +514,7 @@ void end_drop(struct region *r, unsigned int from, unsigned int n, bool told,
 {
 	unsigned int i;
 
-	if (told && !did)
+	if (told && (!did || drops_go_on()))
 		await_reader(r);
 	for (i = from; told && i < from + n; i++) {
 		if (did)

@@ -111,11 +111,12 @@ static void check_fault(const struct uffd_msg *msg, uint64_t before)
 		check_once(msg, r, page, before);
 	if (!setting.ordered || !world->events)
 		return;
+	check_behind(msg, r, page);
 	if (has(UFFD_FEATURE_EVENT_REMAP) && arena != uk_get(&r->place))
 		fail(T_MESSAGE, "region %u page %u: fault read on the wrong side of REMAP",
 		     r->nr, page);
 	if (uk_get(&r->unmap_awaits) == TOLD && addr >= r->unmap_start &&
-	    addr < r->unmap_end)
+	    addr < r->unmap_end && !uk_get(&r->unmap_anew))
 		fail(T_MESSAGE, "region %u page %u: fault read after UNMAP",
 		     r->nr, page);
 }
@@ -126,6 +127,8 @@ static void told_remove(const struct uffd_msg *msg)
 	struct region *r = find_page(msg->arg.remove.start, &from, &arena);
 	struct region *last = find_page(msg->arg.remove.end - 1, &to, &arena);
 
+	if (is_mark(msg))
+		return;
 	if (!r || r != last) {
 		fail(T_MESSAGE, "REMOVE of %#llx to %#llx, which is nobody's",
 		     msg->arg.remove.start, msg->arg.remove.end);
@@ -630,6 +633,8 @@ static void take_over(void)
 	for (i = 0; i < world->fds; i++) {
 		uk_set(&world->know[i], 0);
 		uk_set(&world->wants[i], 0);
+		if (uk_get(&world->mark_awaits[i]) == EXPECTED)
+			uk_set(&world->mark_awaits[i], UNSURE);
 	}
 	for (i = 0; i < world->regions; i++) {
 		struct region *r = &world->region[i];

@@ -135,6 +135,8 @@ static void draw_features(struct world *w, struct random *rnd, __u64 offered)
 		for (i = 0; i < 4; i++)
 			if (chance(rnd, 65))
 				w->features |= events[i];
+		if (chance(rnd, 40))
+			w->features |= UFFD_FEATURE_EVENT_NOWAIT;
 	}
 	/* A child is served beside its parent, by a reader that does not block. */
 	if (!w->nonblock)

@@ -19,6 +19,7 @@
  *	uffd-torture-act.c	threads that change pages
  *	uffd-torture-map.c	threads that change mappings and processes
  *	uffd-torture-mode.c	writes that are told, or only noted
+ *	uffd-torture-nowait.c	events that nobody waits for
  *
  * Nobody waits for a lock of the oracle. Who holds one may be asleep before a page,
  * and who wants it may be the one to bring that; so what is taken is passed by.
@@ -124,6 +125,7 @@ struct region {
 	unsigned int place;
 	uint32_t unmap_awaits;	/* as page.awaits */
 	__u64 unmap_start, unmap_end;
+	bool unmap_anew;	/* and registered again by now */
 
 	/* All modes that it has been registered for, @mode among them. */
 	__u64 modes;
@@ -152,6 +154,9 @@ struct worker {
 	uint32_t told_taken;
 	/* Signals: one at a time. */
 	uint32_t sent, taken;
+
+	/* A page that it has dropped, and looks at before anybody may know. */
+	struct page *behind;
 };
 
 struct log_line {
@@ -200,6 +205,10 @@ struct world {
 	int know[MAX_FDS];
 	int wants[MAX_FDS];
 	struct noting noting[MAX_FDS];
+	/* A page of each that is dropped to see the message: see pass_mark(). */
+	char *mark[MAX_FDS];
+	uint32_t mark_lock[MAX_FDS];
+	uint32_t mark_awaits[MAX_FDS];	/* as page.awaits */
 	/* Children that nobody serves: what they miss is zeros to them. */
 	uint32_t orphans;
 
@@ -451,5 +460,19 @@ void act_set_mode(struct region *r);
 uint32_t protection(struct region *r);
 /* Have writes been noted, and not told, all the time since then? */
 bool was_noted(unsigned int fd, uint64_t since);
+
+/* uffd-torture-nowait.c */
+
+/* Does a thread that drops memory go on before that has been read? */
+bool drops_go_on(void);
+bool map_marks(void);
+void register_marks(void);
+/* All that this thread has caused on a descriptor has been read when it returns. */
+void pass_mark(unsigned int fd);
+bool is_mark(const struct uffd_msg *msg);
+/* Who has dropped pages looks at them at once. */
+void look_behind(struct region *r, unsigned int from, unsigned int n);
+/* A fault has been read: has the event that it stands behind? */
+void check_behind(const struct uffd_msg *msg, struct region *r, unsigned int page);
 
 #endif /* UFFD_TORTURE_H */
