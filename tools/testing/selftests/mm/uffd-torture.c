@@ -131,6 +131,8 @@ static void draw_features(struct world *w, struct random *rnd, __u64 offered)
 	if (chance(rnd, 30))
 		w->features |= UFFD_FEATURE_WP_SET_MODE |
 			       UFFD_FEATURE_WP_UNPOPULATED;
+	if (chance(rnd, 40))
+		w->features |= UFFD_FEATURE_EXCHANGE;
 	if (chance(rnd, 75)) {
 		for (i = 0; i < 4; i++)
 			if (chance(rnd, 65))

@@ -20,6 +20,7 @@
  *	uffd-torture-map.c	threads that change mappings and processes
  *	uffd-torture-mode.c	writes that are told, or only noted
  *	uffd-torture-nowait.c	events that nobody waits for
+ *	uffd-torture-exchange.c	resolving and reading in one call
  *
  * Nobody waits for a lock of the oracle. Who holds one may be asleep before a page,
  * and who wants it may be the one to bring that; so what is taken is passed by.
@@ -435,6 +436,38 @@ int server_main(void *arg);
 /* What became of a fault. */
 enum verdict { SERVED, GONE, BUSY, REFUSED };
 
+/* A call on pages of a region where it lies, or lay when somebody faulted. */
+struct job {
+	int fd;
+	struct region *r;
+	char *base;
+	unsigned int from, n;
+	uint64_t since;		/* when it began */
+	uint32_t unarmed;	/* of the region, then */
+};
+
+/* What the oracle has noted of its pages before a call. */
+struct account {
+	uint32_t epoch;		/* see protection() */
+	uint32_t *odd;		/* of each */
+};
+
+/* What a fault is about; false if that cannot be. */
+bool find_job(struct job *j, int fd, const struct uffd_msg *msg);
+void begin_job(struct job *j);
+char *job_addr(const struct job *j);
+size_t job_len(const struct job *j);
+int wake_job(const struct job *j);
+/* How a page is to be filled in, its fill lock held; @protect: and left protected. */
+enum op choose_fill(const struct job *j, bool *protect);
+void paint_job(const struct job *j, char *buf);
+/* Around the call. @protect: it is to leave protected what it fills in. */
+void open_account(struct account *a, const struct job *j);
+void close_account(enum op op, const struct account *a, const struct job *j,
+		   struct uk_fill fill, bool protect);
+bool only_copy_can(enum op op, int err);
+enum verdict outcome(const struct job *j, int err, __s64 out,
+		     uint32_t truncated);
 enum verdict serve_fault(int fd, const struct uffd_msg *msg);
 enum verdict serve_child(int fd, const struct uffd_msg *msg);
 void prefill(unsigned int fd);
@@ -442,6 +475,41 @@ void bad_call(unsigned int fd);
 int wake_pages(int fd, struct region *r, char *addr, unsigned int from,
 	       unsigned int n);
 void fill_duel(void);
+
+/* uffd-torture-exchange.c */
+
+#define MAX_ORDERS	16
+#define MAX_WIDE	8
+
+/* A fault that is to be resolved by one operation of several. */
+struct order {
+	struct uffd_msg msg;
+	struct job j;
+	enum op op;
+	bool protect, silent;
+	unsigned int at;	/* in the array; what wakes, if it is silent, behind it */
+	uint32_t truncated, odd[MAX_WIDE];
+	struct account account;
+	enum verdict verdict;
+};
+
+struct exchange {
+	int fd;
+	struct order order[MAX_ORDERS];
+	unsigned int orders;
+	size_t used;		/* of the thread's buffer */
+	struct uffdio_op ops[2 * MAX_ORDERS];
+	struct uffdio_exchange call;
+};
+
+/* Adds a fault; false if somebody is at its page, or there is no room. */
+bool add_order(struct exchange *x, const struct uffd_msg *msg);
+/*
+ * Runs it all, judges what has come of each order, and takes up to @room messages; @patient:
+ * nothing is lost if it waits for these. Returns how many, or -errno.
+ */
+int exchange(struct exchange *x, struct uffd_msg *msg, unsigned int room,
+	     bool patient);
 
 /* uffd-torture-use.c, uffd-torture-act.c, uffd-torture-map.c */
 
