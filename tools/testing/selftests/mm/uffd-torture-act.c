@@ -56,14 +56,35 @@ static size_t part_len(const struct part *p)
 	return p->n * p->r->unit;
 }
 
+/* Page by page, up or down: what is not read at once may become one REMOVE. */
+static int advise_each(const struct part *p, int advice)
+{
+	bool down = chance(&self->random, 50);
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < p->n; i++) {
+		unsigned int page = p->from + (down ? p->n - 1 - i : i);
+
+		if (madvise(page_at(p->r, page), p->r->unit, advice))
+			ret = -errno;
+	}
+	return ret;
+}
+
 static int advise(const struct part *p, int advice)
 {
 	unsigned long start = (unsigned long)part_addr(p);
 	int ret;
 
 	cause_begin(start, start + part_len(p));
-	ret = madvise((void *)start, part_len(p), advice) ? -errno : 0;
-	cause_end();
+	if (drops_go_on() && chance(&self->random, 50))
+		ret = advise_each(p, advice);
+	else
+		ret = madvise((void *)start, part_len(p), advice) ? -errno : 0;
+	/* Else it refuses calls until it has been read: await_reader(). */
+	if (!drops_go_on())
+		cause_end();
 	return ret;
 }
 
@@ -96,6 +117,8 @@ static void drop(enum op op, const struct part *p, int advice, bool paint_it)
 	ret = advise(p, advice);
 	if (!ret && paint_it)
 		paint_file(p);
+	if (!ret && drops_go_on() && op != OP_FREE && chance(&self->random, 50))
+		look_behind(p->r, p->from, p->n);
 	for (i = 0; !ret && i < p->n; i++)
 		await(&p->r->page[p->from + i].awaits);
 	/* What may be freed, or not, is unknown until it is written. */
@@ -363,7 +386,7 @@ static bool present_all(const struct part *p)
 static void act_protect(struct region *r)
 {
 	struct part p = choose_part(r);
-	uint32_t epoch = uk_get(&r->wp_epoch);
+	uint32_t epoch = protection(r);
 	unsigned int i;
 	int ret;
 
@@ -432,13 +455,14 @@ static int track(struct region *r, unsigned int page)
 	return ret;
 }
 
-/* Writes are not told, but can be asked for. */
+/* Writes can be asked for; they need not be told. */
 static void act_track(struct region *r)
 {
 	unsigned int page = below(&self->random, r->pages);
 	int ret = -EBUSY;
 
-	if (!(r->mode & WP) || !has(UFFD_FEATURE_WP_ASYNC) ||
+	if (!(r->mode & WP) ||
+	    !has(UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_SET_MODE) ||
 	    !try_lock(&r->page[page].lock))
 		return;
 	begin(OP_TRACK, r->nr, page);
@@ -639,6 +663,7 @@ static const struct deed deeds[] = {
 	{ OP_SQUEEZE, 1, act_squeeze },
 	{ OP_LOOK, 2, act_look },
 	{ OP_TRACK, 10, act_track },
+	{ OP_SET_MODE, 4, act_set_mode },
 	{ OP_MREMAP, 4, NULL },
 	{ OP_REMAP_NEW, 4, NULL },
 	{ OP_REREGISTER, 3, NULL },

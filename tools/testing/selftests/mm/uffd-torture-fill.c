@@ -10,17 +10,7 @@
 
 #include "uffd-torture.h"
 
-/* A call on pages of a region where it lies, or lay when somebody faulted. */
-struct job {
-	int fd;
-	struct region *r;
-	char *base;
-	unsigned int from, n;
-	uint64_t since;		/* when it began */
-	uint32_t unarmed;	/* of the region, then */
-};
-
-static void begin_job(struct job *j)
+void begin_job(struct job *j)
 {
 	j->since = tick();
 	j->unarmed = uk_get(&j->r->unarmed);
@@ -33,17 +23,17 @@ static bool registered_anew(const struct job *j)
 	return j->unarmed % 2 || j->unarmed != uk_get(&j->r->unarmed);
 }
 
-static char *job_addr(const struct job *j)
+char *job_addr(const struct job *j)
 {
 	return j->base + j->from * j->r->unit;
 }
 
-static size_t job_len(const struct job *j)
+size_t job_len(const struct job *j)
 {
 	return j->n * j->r->unit;
 }
 
-static int wake_job(const struct job *j)
+int wake_job(const struct job *j)
 {
 	return wake_pages(j->fd, j->r, job_addr(j), j->from, j->n);
 }
@@ -98,8 +88,8 @@ static void check_refused(const struct job *j)
  * or, for an event, REFUSED if it has to be tried later; GONE if there is nothing to
  * resolve any more.
  */
-static enum verdict outcome(const struct job *j, int err, __s64 out,
-			    uint32_t truncated)
+enum verdict outcome(const struct job *j, int err, __s64 out,
+		     uint32_t truncated)
 {
 	bool past_end = truncated % 2 || truncated != uk_get(&j->r->truncated);
 
@@ -151,21 +141,50 @@ static bool out_ok(const struct job *j, struct uk_fill fill)
 	       fill.out == fill.err;
 }
 
+void open_account(struct account *a, const struct job *j)
+{
+	struct page *p = &j->r->page[j->from];
+	unsigned int i;
+
+	a->epoch = protection(j->r);
+	for (i = 0; i < j->n; i++, p++) {
+		a->odd[i] = uk_get(&p->odd);
+		uk_set(&p->wp, 0);
+	}
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	wake_begin(j->r, j->from, j->n);
+}
+
+void close_account(enum op op, const struct account *a, const struct job *j,
+		   struct uk_fill fill, bool protect)
+{
+	struct page *p = &j->r->page[j->from];
+	unsigned int i, done;
+
+	wake_end(j->r, j->from, j->n);
+	if (!out_ok(j, fill) && !uk_get(&world->closed))
+		fail(T_CALL, "%s of region %u pages %u+%u: errno %d but output %lld",
+		     op_name[op], j->r->nr, j->from, j->n, -fill.err, fill.out);
+	done = fill.out > 0 && fill.out != UK_UNSET ? fill.out / j->r->unit : 0;
+	for (i = 0; protect && i < done; i++, p++) {
+		/* Emptied meanwhile, and the protection with it? */
+		uk_set(&p->wp, a->epoch + 1);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (a->odd[i] % 2 || uk_get(&p->odd) != a->odd[i])
+			uk_set(&p->wp, 0);
+	}
+	count(op, j->r->nr, j->from, done, fill.err);
+}
+
 /* Does it, with what the oracle has to know of it; @protect: the pages are. */
 static struct uk_fill run(enum op op, const struct job *j, const char *src,
 			  __u64 mode, bool protect)
 {
-	struct region *r = j->r;
-	uint32_t odd[j->n], epoch = uk_get(&r->wp_epoch);
+	uint32_t odd[j->n];
+	struct account account = { .odd = odd };
 	struct uk_fill fill = {};
-	unsigned int i, done;
 
-	for (i = 0; i < j->n; i++) {
-		odd[i] = uk_get(&r->page[j->from + i].odd);
-		uk_set(&r->page[j->from + i].wp, 0);
-	}
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	wake_begin(r, j->from, j->n);
+	open_account(&account, j);
 	if (op == OP_COPY)
 		fill = uk_copy(j->fd, job_addr(j), src, job_len(j), mode);
 	else if (op == OP_ZERO)
@@ -174,22 +193,7 @@ static struct uk_fill run(enum op op, const struct job *j, const char *src,
 		fill = uk_continue(j->fd, job_addr(j), job_len(j), mode);
 	else if (op == OP_MOVE)
 		fill = uk_move(j->fd, job_addr(j), (void *)src, job_len(j), mode);
-	wake_end(r, j->from, j->n);
-
-	if (!out_ok(j, fill) && !uk_get(&world->closed))
-		fail(T_CALL, "%s of region %u pages %u+%u: errno %d but output %lld",
-		     op_name[op], r->nr, j->from, j->n, -fill.err, fill.out);
-	done = fill.out > 0 && fill.out != UK_UNSET ? fill.out / r->unit : 0;
-	for (i = 0; protect && i < done; i++) {
-		struct page *p = &r->page[j->from + i];
-
-		/* Emptied meanwhile, and the protection with it? */
-		uk_set(&p->wp, epoch + 1);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		if (odd[i] % 2 || uk_get(&p->odd) != odd[i])
-			uk_set(&p->wp, 0);
-	}
-	count(op, r->nr, j->from, done, fill.err);
+	close_account(op, &account, j, fill, protect);
 	return fill;
 }
 
@@ -203,20 +207,20 @@ static bool all_zero(const struct job *j)
 	return true;
 }
 
-static void paint_job(const struct job *j)
+void paint_job(const struct job *j, char *buf)
 {
 	unsigned int i;
 
 	for (i = 0; i < j->n; i++)
 		paint(j->r, j->from + i, uk_get(&j->r->page[j->from + i].store),
-		      self->buf + i * j->r->unit);
+		      buf + i * j->r->unit);
 }
 
 /*
  * A page that is shared, pinned or locked in another way does not move. And neither of
  * the other two replaces an absent page that is protected.
  */
-static bool only_copy_can(enum op op, int err)
+bool only_copy_can(enum op op, int err)
 {
 	if (op == OP_COPY)
 		return false;
@@ -224,27 +228,30 @@ static bool only_copy_can(enum op op, int err)
 			err == -EINVAL || err == -ENOENT));
 }
 
+enum op choose_fill(const struct job *j, bool *protect)
+{
+	struct random *rnd = &self->random;
+
+	*protect = false;
+	if (all_zero(j) && !is_hugetlb(j->r) && chance(rnd, 50))
+		return OP_ZERO;
+	if (is_anon(j->r) && !world->external && chance(rnd, 15))
+		return OP_MOVE;
+	*protect = (j->r->mode & WP) && chance(rnd, 30);
+	return OP_COPY;
+}
+
 /* The pages' fill locks are held. */
 static enum verdict fill_job(struct job *j)
 {
-	struct random *rnd = &self->random;
-	struct region *r = j->r;
-	uint32_t truncated = uk_get(&r->truncated);
-	bool protect = (r->mode & WP) && chance(rnd, 30);
-	bool silent = world->sloppy && chance(rnd, 50);
-	enum op op = OP_COPY;
+	uint32_t truncated = uk_get(&j->r->truncated);
+	bool silent = world->sloppy && chance(&self->random, 50), protect;
+	enum op op = choose_fill(j, &protect);
 	struct uk_fill fill;
 	__u64 mode = 0;
 
-	if (all_zero(j) && !is_hugetlb(r) && chance(rnd, 50)) {
-		op = OP_ZERO;
-		protect = false;
-	} else if (is_anon(r) && !world->external && chance(rnd, 15)) {
-		op = OP_MOVE;
-		protect = false;
-	}
 	if (op != OP_ZERO)
-		paint_job(j);
+		paint_job(j, self->buf);
 	if (protect)
 		mode |= UFFDIO_COPY_MODE_WP;
 	if (silent)
@@ -252,7 +259,7 @@ static enum verdict fill_job(struct job *j)
 	begin_job(j);
 	fill = run(op, j, self->buf, mode, protect);
 	if (only_copy_can(op, fill.err)) {
-		paint_job(j);
+		paint_job(j, self->buf);
 		fill = run(OP_COPY, j, self->buf, 0, false);
 	}
 	if (silent && (!fill.err || (fill.err == -EAGAIN && fill.out > 0)))
@@ -372,19 +379,30 @@ static void check_address(struct region *r, __u64 addr)
 		     r->nr, addr);
 }
 
-enum verdict serve_fault(int fd, const struct uffd_msg *msg)
+bool find_job(struct job *j, int fd, const struct uffd_msg *msg)
 {
-	__u64 addr = msg->arg.pagefault.address, flags = msg->arg.pagefault.flags;
-	struct job j = { .fd = fd, .n = 1 };
+	__u64 addr = msg->arg.pagefault.address;
 	unsigned int arena;
 
-	j.r = find_page(addr, &j.from, &arena);
-	if (!j.r) {
+	j->fd = fd;
+	j->n = 1;
+	j->r = find_page(addr, &j->from, &arena);
+	if (!j->r) {
 		fail(T_MESSAGE, "fault at %#llx, where nothing was registered", addr);
-		return GONE;
+		return false;
 	}
-	check_address(j.r, addr);
-	j.base = j.r->arena[arena];
+	check_address(j->r, addr);
+	j->base = j->r->arena[arena];
+	return true;
+}
+
+enum verdict serve_fault(int fd, const struct uffd_msg *msg)
+{
+	__u64 flags = msg->arg.pagefault.flags;
+	struct job j;
+
+	if (!find_job(&j, fd, msg))
+		return GONE;
 	if (flags & UFFD_PAGEFAULT_FLAG_WP)
 		return serve_protected(&j);
 	if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
@@ -512,7 +530,7 @@ void fill_duel(void)
 	d->filled = -EBUSY;
 	if (lock_fills(j.r, j.from, j.n)) {
 		begin(OP_DUEL, j.r->nr, j.from);
-		paint_job(&j);
+		paint_job(&j, self->buf);
 		d->filled = run(OP_COPY, &j, self->buf, 0, false).err;
 		end(j.n, d->filled);
 		unlock_fills(j.r, j.from, j.n);

@@ -109,10 +109,13 @@ static void do_mremap(struct region *r)
 	cause_begin(0, -1ULL);
 	ret = mremap(from, r->len, r->len, MREMAP_MAYMOVE | MREMAP_FIXED, to) ==
 	      MAP_FAILED ? -errno : 0;
-	cause_end();
+	/* Everybody may go there before the handler knows. */
+	if (!ret && told && has(UFFD_FEATURE_EVENT_NOWAIT))
+		uk_set(&r->at, !at);
 	check_unmap(r, !ret);
 	if (told)
 		check_remap(r, at, ret);
+	cause_end();
 	if (!ret) {
 		reserve(r, from);
 		uk_set(&r->place, !at);
@@ -145,10 +148,20 @@ static char *map_part(struct region *r, char *at, size_t len, int flags)
 	return p;
 }
 
-/* The pages are locked. */
+static void end_unmap(struct region *r)
+{
+	check_unmap(r, true);
+	cause_end();
+}
+
+/*
+ * The pages are locked. If nobody waits for it the memory may be in use again, and its
+ * faults be told, before the UNMAP has been read.
+ */
 static void map_anew(struct region *r, unsigned int from, unsigned int n)
 {
 	bool told = has(UFFD_FEATURE_EVENT_UNMAP), hole = chance(&self->random, 50);
+	bool early;
 	char *at = page_at(r, from);
 	size_t len = n * r->unit;
 
@@ -164,13 +177,22 @@ static void map_anew(struct region *r, unsigned int from, unsigned int n)
 		munmap(at, len);
 	else if (!map_part(r, at, len, MAP_FIXED))
 		fail(T_CALL, "region %u cannot be mapped anew", r->nr);
-	cause_end();
-	check_unmap(r, true);
+	early = told && has(UFFD_FEATURE_EVENT_NOWAIT) && chance(&self->random, 50);
+	if (!early)
+		end_unmap(r);
 	if (hole && !map_part(r, at, len, MAP_FIXED_NOREPLACE))
 		fail(T_CALL, "region %u cannot be mapped again", r->nr);
 	if (!told)
 		wake_pages(world->fd[r->fd], r, at, from, n);
+	uk_set(&r->unmap_anew, early);
 	rearm(r);
+	if (early) {
+		/* Of a file that is shared it has what it had, not what is next. */
+		if (!is_shared(r))
+			look_behind(r, from, n);
+		end_unmap(r);
+	}
+	uk_set(&r->unmap_anew, false);
 	if (is_shared(r))
 		end_drop(r, from, n, told, true);
 	else
@@ -483,7 +505,8 @@ static int dropper_main(void *arg)
 
 /*
  * Somebody drops pages, and is killed while waiting for the event to be read. It may be
- * read still, before that of a second drop, which waits for it.
+ * read still, before that of a second drop, which waits for it. If nobody waits for either
+ * both are read before the mark that await_reader() passes.
  */
 static void do_kill_drop(struct region *r)
 {
@@ -703,10 +726,14 @@ static void do_handover(void)
 /*
  * These may cut the mapping. What madvise() has told of as one range it then drops up to
  * the cut only, without a word: so not while it waits for its REMOVE to be read.
+ *
+ * And mlock() of what is private, or mprotect() that makes it writable when it is locked,
+ * populates it as if it were written: so not between the two looks of act_track().
  */
 static void cut(enum op op, struct region *r)
 {
-	bool alone = has(UFFD_FEATURE_EVENT_REMOVE);
+	bool alone = has(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_WP_ASYNC |
+			 UFFD_FEATURE_WP_SET_MODE);
 
 	if (!(alone ? try_change(&r->users) : try_use(&r->users)))
 		return;

@@ -304,10 +304,8 @@ void start_write(struct region *r, unsigned int page, uint32_t version)
 /* A write to the page has gone through: has it been told of if it had to be? */
 static void check_written(struct region *r, unsigned int page)
 {
-	uint32_t wp = uk_get(&r->page[page].wp), epoch = uk_get(&r->wp_epoch);
+	uint32_t wp = uk_get(&r->page[page].wp), epoch = protection(r);
 
-	if (has(UFFD_FEATURE_WP_ASYNC))
-		return;
 	if (wp && wp == epoch + 1 && epoch % 2 == 0 && !uk_get(&world->closed))
 		fail(T_PROTECT, "region %u page %u was protected, and written without a word",
 		     r->nr, page);
@@ -442,8 +440,14 @@ bool await(uint32_t *awaits)
 static void check_told(struct region *r, unsigned int page)
 {
 	struct page *p = &r->page[page];
+	bool came;
 
-	if (!await(&p->awaits) && !uk_get(&world->closed))
+	/* Behind a mark nothing is on its way any more; unless that went with its reader. */
+	if (drops_go_on() && !world->handover)
+		came = uk_get(&p->awaits) != EXPECTED;
+	else
+		came = await(&p->awaits);
+	if (!came && !uk_get(&world->closed))
 		fail(T_MESSAGE, "region %u page %u was dropped, and no REMOVE read",
 		     r->nr, page);
 }
@@ -451,9 +455,19 @@ static void check_told(struct region *r, unsigned int page)
 /*
  * A call that has failed may have been told of before, and the reader be on the way back
  * with that. In worlds that block nothing is locked, so such calls do not fail.
+ *
+ * If nobody waits for what is dropped it may even be unread, of a call that has not failed
+ * as well; and for that long other calls may be refused for it.
  */
 void await_reader(struct region *r)
 {
+	if (drops_go_on()) {
+		if (self->worker->causing) {
+			pass_mark(r->fd);
+			cause_end();
+		}
+		return;
+	}
 	while (uk_get(&world->know[r->fd]) < 0 && !uk_get(&world->closed))
 		sched_yield();
 }
@@ -463,7 +477,7 @@ void end_empty(struct region *r, unsigned int from, unsigned int n, bool told,
 {
 	unsigned int i;
 
-	if (told && !did)
+	if (told && (!did || drops_go_on()))
 		await_reader(r);
 	for (i = from; i < from + n; i++) {
 		if (told && did)
@@ -500,7 +514,7 @@ void end_drop(struct region *r, unsigned int from, unsigned int n, bool told,
 {
 	unsigned int i;
 
-	if (told && !did)
+	if (told && (!did || drops_go_on()))
 		await_reader(r);
 	for (i = from; told && i < from + n; i++) {
 		if (did)

@@ -40,6 +40,7 @@ struct server {
 	int epoll;
 	char *broken;		/* a page, followed by nothing */
 	bool nowait;		/* though the descriptor blocks */
+	bool exchanges;		/* reads and resolves by UFFDIO_EXCHANGE */
 	int child[MAX_CHILDREN];
 	unsigned int children;
 	struct pending pending[MAX_PENDING];
@@ -102,7 +103,7 @@ static void check_fault(const struct uffd_msg *msg, uint64_t before)
 		mode = WP;
 	else if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
 		mode = MINOR;
-	if (mode == WP && has(UFFD_FEATURE_WP_ASYNC))
+	if (mode == WP && was_noted(r->fd, before))
 		mode = 0;
 	if (!(uk_get(&r->modes) & mode))
 		fail(T_MESSAGE, "region %u page %u: told with flags %#llx, registered for %#llx",
@@ -111,11 +112,12 @@ static void check_fault(const struct uffd_msg *msg, uint64_t before)
 		check_once(msg, r, page, before);
 	if (!setting.ordered || !world->events)
 		return;
+	check_behind(msg, r, page);
 	if (has(UFFD_FEATURE_EVENT_REMAP) && arena != uk_get(&r->place))
 		fail(T_MESSAGE, "region %u page %u: fault read on the wrong side of REMAP",
 		     r->nr, page);
 	if (uk_get(&r->unmap_awaits) == TOLD && addr >= r->unmap_start &&
-	    addr < r->unmap_end)
+	    addr < r->unmap_end && !uk_get(&r->unmap_anew))
 		fail(T_MESSAGE, "region %u page %u: fault read after UNMAP",
 		     r->nr, page);
 }
@@ -126,6 +128,8 @@ static void told_remove(const struct uffd_msg *msg)
 	struct region *r = find_page(msg->arg.remove.start, &from, &arena);
 	struct region *last = find_page(msg->arg.remove.end - 1, &to, &arena);
 
+	if (is_mark(msg))
+		return;
 	if (!r || r != last) {
 		fail(T_MESSAGE, "REMOVE of %#llx to %#llx, which is nobody's",
 		     msg->arg.remove.start, msg->arg.remove.end);
@@ -342,21 +346,6 @@ static void serve_message(struct server *s, int fd, bool child,
 	end(1, 0);
 }
 
-static void serve_pending(struct server *s)
-{
-	unsigned int n = s->pendings;
-	struct pending all[MAX_PENDING];
-
-	if (!n)
-		return;
-	memcpy(all, s->pending, n * sizeof(*all));
-	s->pendings = 0;
-	while (n--)
-		serve_message(s, all[n].fd, all[n].child, &all[n].msg);
-	if (s->pendings)
-		sched_yield();
-}
-
 /* Reading */
 
 /* Into memory that ends in the middle: what was not copied must come again. */
@@ -418,16 +407,114 @@ static int learn(struct server *s, int fd, bool child, struct uffd_msg *msg)
 	return n;
 }
 
+/* Moves what is postponed, and may be tried now, into a call. */
+static void take_orders(struct server *s, struct exchange *x)
+{
+	unsigned int i, kept = 0;
+
+	for (i = 0; i < s->pendings; i++) {
+		struct pending p = s->pending[i];
+
+		if (!p.child && p.fd == x->fd && add_order(x, &p.msg))
+			continue;
+		if (!p.child && p.fd == x->fd)
+			p.refused = false;
+		s->pending[kept++] = p;
+	}
+	s->pendings = kept;
+}
+
+/*
+ * Whether there is an event to be read that an order was refused for: not if it came with
+ * the call. Without a message poll() tells when to go on.
+ */
+static void put_orders_back(struct server *s, const struct exchange *x, int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < x->orders; i++) {
+		const struct order *o = &x->order[i];
+
+		if (o->verdict == BUSY || o->verdict == REFUSED)
+			postpone(s, x->fd, false,
+				 o->verdict == REFUSED && n <= 0, &o->msg);
+	}
+}
+
+/*
+ * Resolves what has been put off, reads, and puts off what has been read. It reads and
+ * fills, so it is alone for both.
+ */
+static int exchange_once(struct server *s, int fd)
+{
+	bool alone = world->events && world->nonblock, patient;
+	unsigned int idx = index_of(fd), room = 1 + below(&self->random, BATCH);
+	struct exchange x = { .fd = fd };
+	struct uffd_msg msg[BATCH];
+	uint64_t before;
+	int n, i;
+
+	if (alone)
+		know_alone(idx);
+	take_orders(s, &x);
+	/* An edge comes once: what there is must be taken. */
+	if (x.orders && s->how != HOW_EDGE && chance(&self->random, 15))
+		room = 0;
+	/* Who waits with locks held must be the one whom others wait for. */
+	patient = !s->pendings && (!x.orders || world->servers <= world->fds);
+	before = tick();
+	n = exchange(&x, msg, room, patient);
+	for (i = 0; i < n; i++)
+		told(s, fd, &msg[i], before);
+	if (alone)
+		unchange(&world->know[idx]);
+	put_orders_back(s, &x, n);
+	for (i = 0; i < n; i++)
+		if (msg[i].event == UFFD_EVENT_PAGEFAULT)
+			postpone(s, fd, false, false, &msg[i]);
+	if (n < 0 && n != -EAGAIN && !uk_get(&world->over))
+		fail(T_MESSAGE, "exchange: errno %d", -n);
+	return n;
+}
+
 static int serve_once(struct server *s, int fd, bool child)
 {
 	struct uffd_msg msg[BATCH];
 	int n, i;
 
+	if (s->exchanges && !child && chance(&self->random, 80))
+		return exchange_once(s, fd);
 	n = learn(s, fd, child, msg);
 	for (i = 0; i < n; i++)
 		if (msg[i].event == UFFD_EVENT_PAGEFAULT)
 			serve_message(s, fd, child, &msg[i]);
 	return n;
+}
+
+static void serve_one_by_one(struct server *s)
+{
+	unsigned int n = s->pendings;
+	struct pending all[MAX_PENDING];
+
+	memcpy(all, s->pending, n * sizeof(*all));
+	s->pendings = 0;
+	while (n--)
+		serve_message(s, all[n].fd, all[n].child, &all[n].msg);
+}
+
+static void serve_pending(struct server *s)
+{
+	unsigned int i;
+
+	if (!s->pendings)
+		return;
+	if (!s->exchanges || chance(&self->random, 20))
+		serve_one_by_one(s);
+	else
+		for (i = 0; i < s->fds; i++)
+			exchange_once(s, local_fd[s->fd[i]]);
+	if (s->pendings)
+		sched_yield();
 }
 
 static void forget_child(struct server *s, unsigned int i)
@@ -527,6 +614,9 @@ static void serve_nonblocking(struct server *s)
 	while (!uk_get(&world->stop_servers)) {
 		wait = only_refused(s);
 		ms = wait ? 50 : s->children ? 5 : 1;
+		/* What it has just read it has put off. */
+		if (s->exchanges && s->pendings && !wait)
+			ms = 0;
 		ready = wait_for_message(s, ms) || first;
 		if (ready || s->children)
 			read_all(s);
@@ -556,6 +646,12 @@ static void serve_blocking(struct server *s)
 {
 	int fd = local_fd[s->fd[0]];
 
+	/* It waits by itself, or is back soon. */
+	while (s->exchanges && !uk_get(&world->stop_servers)) {
+		exchange_once(s, fd);
+		if (chance(&self->random, 10))
+			prefill(s->fd[0]);
+	}
 	while (!uk_get(&world->stop_servers)) {
 		s->nowait = s->pendings && !(any_refused(s) && setting.ordered);
 		if (s->pendings && !s->nowait)
@@ -607,6 +703,7 @@ void *serve(void *arg)
 	s.how = below(&me->random, NR_HOWS);
 	if (!world->nonblock || (s.how == HOW_RING && me->ring.fd < 0))
 		s.how = HOW_POLL;
+	s.exchanges = has(UFFD_FEATURE_EXCHANGE) && chance(&me->random, 70);
 	open_epoll(&s);
 	if (world->nonblock)
 		serve_nonblocking(&s);
@@ -630,6 +727,8 @@ static void take_over(void)
 	for (i = 0; i < world->fds; i++) {
 		uk_set(&world->know[i], 0);
 		uk_set(&world->wants[i], 0);
+		if (uk_get(&world->mark_awaits[i]) == EXPECTED)
+			uk_set(&world->mark_awaits[i], UNSURE);
 	}
 	for (i = 0; i < world->regions; i++) {
 		struct region *r = &world->region[i];

@@ -307,7 +307,8 @@ static int do_populate(struct region *r, unsigned int page)
 	if (page + n > r->pages)
 		n = r->pages - page;
 	/* It counts as a write, which only who has the page may do if it is counted. */
-	if (!has(UFFD_FEATURE_WP_ASYNC) && chance(&self->random, 50))
+	if (!has(UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_SET_MODE) &&
+	    chance(&self->random, 50))
 		advice = MADV_POPULATE_WRITE;
 	return madvise(page_at(r, page), n * r->unit, advice) ? -errno : 0;
 }

@@ -386,6 +386,10 @@ int world_main(void *arg)
 			     i, world->region[i].kind, errno);
 			return 1;
 		}
+	if (!map_marks()) {
+		fail(T_CALL, "no memory for marks");
+		return 1;
+	}
 	/* These must not inherit what they are to be given. */
 	start_servers();
 	if (!open_fds()) {
@@ -403,6 +407,7 @@ int world_main(void *arg)
 			fail(T_CALL, "region %u (kind %u, mode %#llx) not registered: errno %d",
 			     i, world->region[i].kind, world->region[i].mode, -err);
 	}
+	register_marks();
 	/* From here on nothing is mapped but by actors, who leave holes. */
 	me = new_self('m', 0);
 	uk_set(&world->serving, 1);

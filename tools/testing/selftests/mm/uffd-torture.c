@@ -128,10 +128,17 @@ static void draw_features(struct world *w, struct random *rnd, __u64 offered)
 			       UFFD_FEATURE_WP_UNPOPULATED;
 	if ((w->features & UFFD_FEATURE_WP_ASYNC) && chance(rnd, 60))
 		w->features |= UFFD_FEATURE_WP_LOG;
+	if (chance(rnd, 30))
+		w->features |= UFFD_FEATURE_WP_SET_MODE |
+			       UFFD_FEATURE_WP_UNPOPULATED;
+	if (chance(rnd, 40))
+		w->features |= UFFD_FEATURE_EXCHANGE;
 	if (chance(rnd, 75)) {
 		for (i = 0; i < 4; i++)
 			if (chance(rnd, 65))
 				w->features |= events[i];
+		if (chance(rnd, 40))
+			w->features |= UFFD_FEATURE_EVENT_NOWAIT;
 	}
 	/* A child is served beside its parent, by a reader that does not block. */
 	if (!w->nonblock)
@@ -207,6 +214,8 @@ static void draw_world(struct world *w, unsigned int nr, __u64 seed)
 		w->servers = w->fds;
 	w->users = 2 + below(&rnd, 7);
 	w->actors = 1 + below(&rnd, 4);
+	for (i = 0; i < w->fds && (w->features & UFFD_FEATURE_WP_ASYNC); i++)
+		w->noting[i].state = 2;
 	w->ending = chance(&rnd, 50) ? END_ORDERLY : below(&rnd, NR_ENDINGS);
 	w->regions = 1 + below(&rnd, MAX_REGIONS);
 	for (i = 0; i < w->regions; i++) {

@@ -18,6 +18,9 @@
  *	uffd-torture-use.c	threads that use the memory
  *	uffd-torture-act.c	threads that change pages
  *	uffd-torture-map.c	threads that change mappings and processes
+ *	uffd-torture-mode.c	writes that are told, or only noted
+ *	uffd-torture-nowait.c	events that nobody waits for
+ *	uffd-torture-exchange.c	resolving and reading in one call
  *
  * Nobody waits for a lock of the oracle. Who holds one may be asleep before a page,
  * and who wants it may be the one to bring that; so what is taken is passed by.
@@ -86,7 +89,7 @@ struct page {
 	uint32_t next;
 	uint32_t odd;		/* odd while anything may be read */
 	uint32_t epoch;		/* region's @unarmed, at the last look; @lock */
-	uint32_t wp;		/* region's @wp_epoch + 1 if protected, or 0 */
+	uint32_t wp;		/* protection() + 1 if protected, or 0 */
 	uint32_t awaits;	/* a REMOVE; see enum awaits */
 	/* For messages that come twice: see wake_begin(). */
 	uint32_t wakers;
@@ -123,6 +126,7 @@ struct region {
 	unsigned int place;
 	uint32_t unmap_awaits;	/* as page.awaits */
 	__u64 unmap_start, unmap_end;
+	bool unmap_anew;	/* and registered again by now */
 
 	/* All modes that it has been registered for, @mode among them. */
 	__u64 modes;
@@ -151,6 +155,9 @@ struct worker {
 	uint32_t told_taken;
 	/* Signals: one at a time. */
 	uint32_t sent, taken;
+
+	/* A page that it has dropped, and looks at before anybody may know. */
+	struct page *behind;
 };
 
 struct log_line {
@@ -159,6 +166,16 @@ struct log_line {
 	enum op op;
 	int region, page, pages;
 	int ret;
+};
+
+/*
+ * What becomes of a write to a protected page, for each descriptor. State % 4: 0 it is
+ * told, 2 it is noted (WP_ASYNC), and the odd ones between: who knows.
+ */
+struct noting {
+	uint32_t lock;
+	uint32_t state;
+	uint64_t since;		/* when it was switched */
 };
 
 /* A fill under way against which a REMOVE is launched; see duel(). */
@@ -188,6 +205,11 @@ struct world {
 	/* Handlers that fill with what they know; -1: one that is told more. */
 	int know[MAX_FDS];
 	int wants[MAX_FDS];
+	struct noting noting[MAX_FDS];
+	/* A page of each that is dropped to see the message: see pass_mark(). */
+	char *mark[MAX_FDS];
+	uint32_t mark_lock[MAX_FDS];
+	uint32_t mark_awaits[MAX_FDS];	/* as page.awaits */
 	/* Children that nobody serves: what they miss is zeros to them. */
 	uint32_t orphans;
 
@@ -414,6 +436,38 @@ int server_main(void *arg);
 /* What became of a fault. */
 enum verdict { SERVED, GONE, BUSY, REFUSED };
 
+/* A call on pages of a region where it lies, or lay when somebody faulted. */
+struct job {
+	int fd;
+	struct region *r;
+	char *base;
+	unsigned int from, n;
+	uint64_t since;		/* when it began */
+	uint32_t unarmed;	/* of the region, then */
+};
+
+/* What the oracle has noted of its pages before a call. */
+struct account {
+	uint32_t epoch;		/* see protection() */
+	uint32_t *odd;		/* of each */
+};
+
+/* What a fault is about; false if that cannot be. */
+bool find_job(struct job *j, int fd, const struct uffd_msg *msg);
+void begin_job(struct job *j);
+char *job_addr(const struct job *j);
+size_t job_len(const struct job *j);
+int wake_job(const struct job *j);
+/* How a page is to be filled in, its fill lock held; @protect: and left protected. */
+enum op choose_fill(const struct job *j, bool *protect);
+void paint_job(const struct job *j, char *buf);
+/* Around the call. @protect: it is to leave protected what it fills in. */
+void open_account(struct account *a, const struct job *j);
+void close_account(enum op op, const struct account *a, const struct job *j,
+		   struct uk_fill fill, bool protect);
+bool only_copy_can(enum op op, int err);
+enum verdict outcome(const struct job *j, int err, __s64 out,
+		     uint32_t truncated);
 enum verdict serve_fault(int fd, const struct uffd_msg *msg);
 enum verdict serve_child(int fd, const struct uffd_msg *msg);
 void prefill(unsigned int fd);
@@ -422,11 +476,71 @@ int wake_pages(int fd, struct region *r, char *addr, unsigned int from,
 	       unsigned int n);
 void fill_duel(void);
 
+/* uffd-torture-exchange.c */
+
+#define MAX_ORDERS	16
+#define MAX_WIDE	8
+
+/* A fault that is to be resolved by one operation of several. */
+struct order {
+	struct uffd_msg msg;
+	struct job j;
+	enum op op;
+	bool protect, silent;
+	unsigned int at;	/* in the array; what wakes, if it is silent, behind it */
+	uint32_t truncated, odd[MAX_WIDE];
+	struct account account;
+	enum verdict verdict;
+};
+
+struct exchange {
+	int fd;
+	struct order order[MAX_ORDERS];
+	unsigned int orders;
+	size_t used;		/* of the thread's buffer */
+	struct uffdio_op ops[2 * MAX_ORDERS];
+	struct uffdio_exchange call;
+};
+
+/* Adds a fault; false if somebody is at its page, or there is no room. */
+bool add_order(struct exchange *x, const struct uffd_msg *msg);
+/*
+ * Runs it all, judges what has come of each order, and takes up to @room messages; @patient:
+ * nothing is lost if it waits for these. Returns how many, or -errno.
+ */
+int exchange(struct exchange *x, struct uffd_msg *msg, unsigned int room,
+	     bool patient);
+
 /* uffd-torture-use.c, uffd-torture-act.c, uffd-torture-map.c */
 
 void *use(void *self);
 void *act(void *self);
 /* One step of those that change mappings; @op is from MREMAP on. */
 void act_on_map(enum op op, struct region *r);
+
+/* uffd-torture-mode.c */
+
+void act_set_mode(struct region *r);
+/*
+ * Changes with all that ends what is known of protection: odd while writes to what is
+ * protected may go through without a word.
+ */
+uint32_t protection(struct region *r);
+/* Have writes been noted, and not told, all the time since then? */
+bool was_noted(unsigned int fd, uint64_t since);
+
+/* uffd-torture-nowait.c */
+
+/* Does a thread that drops memory go on before that has been read? */
+bool drops_go_on(void);
+bool map_marks(void);
+void register_marks(void);
+/* All that this thread has caused on a descriptor has been read when it returns. */
+void pass_mark(unsigned int fd);
+bool is_mark(const struct uffd_msg *msg);
+/* Who has dropped pages looks at them at once. */
+void look_behind(struct region *r, unsigned int from, unsigned int n);
+/* A fault has been read: has the event that it stands behind? */
+void check_behind(const struct uffd_msg *msg, struct region *r, unsigned int page);
 
 #endif /* UFFD_TORTURE_H */
