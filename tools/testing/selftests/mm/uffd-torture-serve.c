@@ -200,6 +200,9 @@ static void told_unmap(int fd, const struct uffd_msg *msg)
 	if (!r || uk_get(&r->unmap_awaits) != EXPECTED ||
 	    r->unmap_start != msg->arg.remove.start ||
 	    r->unmap_end != msg->arg.remove.end) {
+		/* Nobody waits any more when the world ends. */
+		if (uk_get(&world->closed))
+			return;
 		fail(T_MESSAGE, "UNMAP of %#llx to %#llx, which is not expected",
 		     msg->arg.remove.start, msg->arg.remove.end);
 		return;
@@ -223,6 +226,8 @@ static void told_remap(int fd, const struct uffd_msg *msg)
 	if (!r || page || arena != r->place ||
 	    msg->arg.remap.to != (unsigned long)r->arena[!arena] ||
 	    msg->arg.remap.len != r->len) {
+		if (uk_get(&world->closed))
+			return;
 		fail(T_MESSAGE, "REMAP of %#llx+%#llx to %#llx, which is not expected",
 		     msg->arg.remap.from, msg->arg.remap.len, msg->arg.remap.to);
 		return;
