@@ -318,6 +318,10 @@ static int uffd_check_unregister(struct userfaultfd_ctx *ctx,
 		if (!userfaultfd_orphaned(vma) &&
 		    !uffd_supports(vma, vma->vm_flags, wp_async))
 			return -EINVAL;
+		/* Where it ends in what is registered, that is to be split. */
+		if (vma->vm_userfaultfd_ctx.ctx && end <= vma->vm_end &&
+		    !uffd_huge_aligned(vma, end))
+			return -EINVAL;
 		cond_resched();
 	}
 	return first ? -EINVAL : 0;

@@ -559,6 +559,11 @@ TEST_F_TIMEOUT(protect, hugetlb_alignment, LIMIT)
 	EXPECT_EQ(-EINVAL, uk_protect(self->fd, at(self, 1),
 				      self->unit + small, 0));
 	EXPECT_TRUE(no_bits(self));
+	ASSERT_EQ(0, wp(self, 1, 2));
+	EXPECT_EQ(-EINVAL, uk_unregister(self->fd, at(self, 1),
+					 self->unit + small));
+	EXPECT_TRUE(is_protected(self, 1));
+	EXPECT_TRUE(is_protected(self, 2));
 }
 
 /* Memory that is not there. */

@@ -192,6 +192,17 @@ TEST_F_TIMEOUT(reg, hugetlb_alignment, LIMIT)
 	EXPECT_EQ(0, uk_register(self->fd, p, self->unit));
 	EXPECT_EQ(-EINVAL, uk_unregister(self->fd, p + small, self->unit));
 	EXPECT_EQ(1, armed(self));
+	/* Nor is what comes before the wrong end forgotten. */
+	ASSERT_EQ(0, mprotect(at(self, 0), self->unit, PROT_READ));
+	ASSERT_EQ(0, uk_register(self->fd, at(self, 0), self->unit));
+	EXPECT_EQ(2, armed(self));
+	EXPECT_EQ(-EINVAL, uk_unregister(self->fd, at(self, 0),
+					 self->unit + small));
+	EXPECT_EQ(2, armed(self));
+	/* An end in what is not registered does no harm. */
+	EXPECT_EQ(0, uk_unregister(self->fd, at(self, 0),
+				   2 * self->unit + small));
+	EXPECT_EQ(0, armed(self));
 }
 
 /* What can be registered. */

@@ -950,11 +950,6 @@ static bool moves_huge_zero(const struct call *c)
 	return c->nr == UFFDIO_MOVE && ioctl(pagemap_fd, PAGEMAP_SCAN, &arg) > 0;
 }
 
-static bool may_move(const struct call *c)
-{
-	return !moves_shared(c) && !moves_huge_zero(c);
-}
-
 static char *read_smaps(void)
 {
 	static char text[1 << 16];
@@ -1019,6 +1014,24 @@ static bool any_registered(unsigned long start, unsigned long end)
 	return any_vma(start, end, "VmFlags:", says_registered, 0);
 }
 
+/* Is this address within a page of hugetlb? */
+static bool within_hugetlb(unsigned long addr)
+{
+	return addr % HUGE && any_vma(addr, addr + 1, "KernelPageSize:",
+				      says_number, HUGE >> 10);
+}
+
+/* It is refused, but by the base after part of it has been done. */
+static bool unregisters_half(const struct call *c)
+{
+	return c->nr == UFFDIO_UNREGISTER && within_hugetlb(c->start + c->len);
+}
+
+static bool may_call(const struct call *c)
+{
+	return !moves_shared(c) && !moves_huge_zero(c) && !unregisters_half(c);
+}
+
 /* Where it could be one huge page that is filled. */
 static bool fills_huge(const struct call *c)
 {
@@ -1035,7 +1048,7 @@ static void call_now(const struct call *c)
 	union any_arg arg;
 	long ret;
 
-	if (uffd[c->to] < 0 || !may_move(c) || fills_huge(c))
+	if (uffd[c->to] < 0 || !may_call(c) || fills_huge(c))
 		return;
 	call_fill(c, &arg);
 	say("      ");
@@ -1793,8 +1806,8 @@ static void step_ioctl(void)
 		say("ioctl without a descriptor\n");
 		return;
 	}
-	if (!may_move(&c)) {
-		say("move left out\n");
+	if (!may_call(&c)) {
+		say("call left out\n");
 		return;
 	}
 	if (c.nr == UFFDIO_CONTINUE && percent(60))
@@ -2013,8 +2026,7 @@ static void step_madvise(void)
 static bool unmaps_half(unsigned long end)
 {
 	return (features[FIRST] | features[SECOND]) & UFFD_FEATURE_EVENT_UNMAP &&
-	       end % HUGE && any_vma(end, end + 1, "KernelPageSize:",
-				     says_number, HUGE >> 10);
+	       within_hugetlb(end);
 }
 
 /* Could it grow together with what is registered at its new place, and forget that? */
@@ -2387,7 +2399,7 @@ static void draw_heir_call(unsigned int i)
 
 	do {
 		draw_call(c, one_of(nr));
-	} while (!may_move(c) || (anybody_parked() && only_wakes(c)));
+	} while (!may_call(c) || (anybody_parked() && only_wakes(c)));
 	c->to = FIRST;
 	/* What is parked in the parent would not be waited for. */
 	if (c->nr == UFFDIO_COPY)
