@@ -16,6 +16,7 @@
 #include <linux/pagemap.h>
 #include <linux/pagevec.h>
 #include <linux/pgtable.h>
+#include <linux/rmap.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
 #include "../swap.h"
@@ -66,6 +67,58 @@ static inline pte_t *pte_offset_map_rw_nolock(struct mm_struct *mm, pmd_t *pmd,
 {
 	*pmdvalp = pmdp_get_lockless(pmd);
 	return pte_offset_map_nolock(mm, pmd, addr, ptlp);
+}
+
+/*
+ * Reverse mappings
+ */
+
+/**
+ * uffd_lock_rmap() - keep away who looks up where an anonymous folio is mapped
+ * @vma: a VMA that maps it, locked for reading
+ *
+ * Some of them hold the lock of the anon_vma only; in later kernels all have the
+ * folio locked.  All pages of a VMA share one root, whose lock it is.
+ *
+ * Context: may sleep; comes after the folio's lock, if that is waited for, and before
+ * page-table locks.
+ *
+ * Return: what uffd_unlock_rmap() is to be given.
+ */
+static inline struct anon_vma *uffd_lock_rmap(struct vm_area_struct *vma)
+{
+	struct anon_vma *anon_vma = READ_ONCE(vma->anon_vma);
+
+	if (anon_vma)
+		anon_vma_lock_write(anon_vma);
+	return anon_vma;
+}
+
+#define uffd_lock_rmap	uffd_lock_rmap
+
+/**
+ * uffd_rmap_is_locked() - has no first page come meanwhile?
+ * @vma: the VMA
+ * @locked: what uffd_lock_rmap() returned
+ *
+ * Context: under the lock of the page table that was locked after that.
+ *
+ * Return: true if @locked is good for all pages that the table has.
+ */
+static inline bool uffd_rmap_is_locked(struct vm_area_struct *vma,
+				       struct anon_vma *locked)
+{
+	return locked == READ_ONCE(vma->anon_vma);
+}
+
+/**
+ * uffd_unlock_rmap() - undo uffd_lock_rmap()
+ * @locked: what that returned
+ */
+static inline void uffd_unlock_rmap(struct anon_vma *locked)
+{
+	if (locked)
+		anon_vma_unlock_write(locked);
 }
 
 /*

@@ -7,14 +7,12 @@
  * Anonymous pages that belong to nobody else are taken from one place in the page
  * tables and put into another.  Nothing is copied, and no VMA changes.
  *
- * Small pages are moved a batch at a time.  A batch is picked under both
- * page-table locks: entries that are alike enough to go together, each folio
- * locked with a trylock; only the first may be waited for.  Then the anon_vma is
- * locked, since rmap walkers may hold it without the folio's lock; all pages of a
- * VMA share one root.  If a trylock does it, the page-table locks are kept,
- * otherwise taken again.  Then the entries are cleared, the TLB is flushed once for
- * all of them, each folio is tested for a pin that GUP may have taken before it
- * could see the entry gone, and the destinations are set.
+ * Small pages are moved a batch at a time.  Under both page-table locks, entries are
+ * taken out of the source as long as they are alike enough to go together, each
+ * folio locked with a trylock; only the first may be waited for.  Then the TLB is
+ * flushed once for all of them, each folio is tested for a pin that GUP may have
+ * taken before it could see the entry gone, and the destinations are set.  The
+ * folios need no references: but for that moment the page tables hold them.
  *
  * What does not fit a batch is dealt with alone when it comes first: huge PMDs are
  * moved whole or split, large folios are split, swap entries are moved as they
@@ -23,7 +21,8 @@
  * Source and destination may overlap.  A batch is never longer than their
  * distance, so it moves what page after page would have moved.
  *
- * Lock order: both VMAs' locks, a folio, its anon_vma, both page-table locks.
+ * Lock order: both VMAs' locks, a folio that is waited for, the source's anon_vma
+ * where rmap walkers may hold that alone (see lts.h), both page-table locks.
  */
 
 #include <linux/hugetlb.h>
@@ -41,6 +40,9 @@
 #include "../swap.h"
 #include "fill.h"
 
+/* Small pages that go together; x86 flushes so many one by one, not the whole TLB. */
+#define UFFD_MOVE_PAGES		32
+
 /* Steps without progress: after so many, give up the locks and the CPU, ... */
 #define UFFD_MOVE_PAUSE		8
 /* ... and after so many, a folio that cannot be split never will be. */
@@ -55,15 +57,15 @@ struct uffd_move {
 	unsigned int idle;		/* steps since the last progress */
 };
 
-/* A source entry that goes into a batch. */
+/* An entry that has been taken out of the source. */
 struct uffd_move_entry {
 	pte_t pte;		/* none: a hole that may be skipped */
-	struct folio *folio;	/* locked, with a reference; NULL: zero page */
+	struct folio *folio;	/* locked; NULL: zero page */
 };
 
 struct uffd_move_batch {
 	unsigned int nr;
-	struct uffd_move_entry entry[UFFD_SPAN_PAGES];
+	struct uffd_move_entry entry[UFFD_MOVE_PAGES];
 };
 
 /* Both sides of a span of small pages. */
@@ -72,7 +74,26 @@ struct uffd_move_tables {
 	pte_t *src;
 	spinlock_t *dst_ptl;
 	spinlock_t *src_ptl;
+	struct anon_vma *anon_vma;	/* locked, see uffd_lock_rmap() */
 };
+
+#ifndef uffd_lock_rmap
+/* Whoever looks up where a folio is mapped has it locked, and so have we. */
+static struct anon_vma *uffd_lock_rmap(struct vm_area_struct *vma)
+{
+	return NULL;
+}
+
+static bool uffd_rmap_is_locked(struct vm_area_struct *vma,
+				struct anon_vma *locked)
+{
+	return true;
+}
+
+static void uffd_unlock_rmap(struct anon_vma *locked)
+{
+}
+#endif
 
 static unsigned long uffd_move_dst(const struct uffd_move *move)
 {
@@ -123,71 +144,79 @@ static void uffd_unmap_tables(struct uffd_move_tables *t)
 	/* Last in, first out, as kmap_local wants it. */
 	pte_unmap(t->src);
 	pte_unmap(t->dst);
+	uffd_unlock_rmap(t->anon_vma);
 }
 
-/* False if one of the tables has just gone: to be tried again. */
+/*
+ * Maps and locks both tables.  False if one of them has just gone: to be tried
+ * again.
+ */
 static bool uffd_map_tables(struct uffd_move *move, pmd_t *dst_pmd,
 			    pmd_t *src_pmd, struct uffd_move_tables *t)
 {
 	struct mm_struct *mm = move->req->mm;
 	pmd_t dst_val, src_val;
 
+	t->anon_vma = uffd_lock_rmap(move->src_vma);
 	t->dst = pte_offset_map_rw_nolock(mm, dst_pmd, uffd_move_dst(move),
 					  &dst_val, &t->dst_ptl);
 	if (!t->dst)
-		return false;
+		goto unlock;
 	t->src = pte_offset_map_rw_nolock(mm, src_pmd, uffd_move_src(move),
 					  &src_val, &t->src_ptl);
 	if (!t->src) {
 		pte_unmap(t->dst);
-		return false;
+		goto unlock;
 	}
 	uffd_lock_both(t->dst_ptl, t->src_ptl);
 	/* Empty ones may have been taken away before they were locked. */
 	if (likely(pmd_same(dst_val, pmdp_get_lockless(dst_pmd)) &&
-		   pmd_same(src_val, pmdp_get_lockless(src_pmd))))
+		   pmd_same(src_val, pmdp_get_lockless(src_pmd)) &&
+		   uffd_rmap_is_locked(move->src_vma, t->anon_vma)))
 		return true;
 	uffd_unmap_tables(t);
+	return false;
+unlock:
+	uffd_unlock_rmap(t->anon_vma);
 	return false;
 }
 
 /* A page may move if this mapping is its only user. */
 static bool uffd_may_move(struct folio *folio, struct page *page)
 {
-	return folio && folio_test_anon(folio) && PageAnonExclusive(page) &&
+	return folio_test_anon(folio) && PageAnonExclusive(page) &&
 	       !folio_maybe_dma_pinned(folio);
 }
 
 /*
- * Looks at one entry, under the page-table locks.  @held is a folio that has been
- * locked already, for the first entry only.
+ * Takes one entry out of the source, under the page-table locks.  @held is a folio
+ * that has been locked already.
  */
-static int uffd_move_pick(struct uffd_move *move, struct uffd_move_entry *entry,
+static int uffd_move_take(struct uffd_move *move, struct uffd_move_entry *entry,
 			  pte_t *dst, pte_t *src, unsigned long addr,
 			  struct folio *held)
 {
-	struct page *page;
+	pte_t pte = ptep_get(src);
+	struct folio *folio = NULL;
 
 	if (!pte_none(ptep_get(dst)))
 		return -EEXIST;
-	entry->folio = NULL;
-	entry->pte = ptep_get(src);
-	if (pte_none(entry->pte))
+	entry->pte = pte;
+	if (pte_none(pte))
 		return move->req->allow_holes ? 0 : -ENOENT;
-	if (!pte_present(entry->pte))
+	if (!pte_present(pte))
 		return UFFD_SPECIAL;
-	if (is_zero_pfn(pte_pfn(entry->pte)))
-		return 0;
-
-	page = vm_normal_page(move->src_vma, addr, entry->pte);
-	if (!page || !uffd_may_move(page_folio(page), page))
-		return -EBUSY;
-	if (folio_test_large(page_folio(page)))
-		return UFFD_SPECIAL;
-	if (page_folio(page) != held && !folio_trylock(page_folio(page)))
-		return UFFD_SPECIAL;
-	entry->folio = page_folio(page);
-	folio_get(entry->folio);
+	if (!is_zero_pfn(pte_pfn(pte))) {
+		folio = vm_normal_folio(move->src_vma, addr, pte);
+		if (!folio || !uffd_may_move(folio, pte_page(pte)))
+			return -EBUSY;
+		if (folio_test_large(folio))
+			return UFFD_SPECIAL;
+		if (folio != held && !folio_trylock(folio))
+			return UFFD_SPECIAL;
+	}
+	entry->pte = ptep_get_and_clear(move->req->mm, addr, src);
+	entry->folio = folio;
 	return 0;
 }
 
@@ -202,83 +231,7 @@ static unsigned int uffd_move_span(const struct uffd_move *move)
 		  pmd_addr_end(src, src + left) - src);
 	if (dst != src)
 		len = min(len, dst > src ? dst - src : src - dst);
-	return min_t(unsigned long, len >> PAGE_SHIFT, UFFD_SPAN_PAGES);
-}
-
-static void uffd_batch_drop(struct uffd_move_batch *batch)
-{
-	unsigned int i;
-
-	for (i = 0; i < batch->nr; i++) {
-		if (!batch->entry[i].folio)
-			continue;
-		folio_unlock(batch->entry[i].folio);
-		folio_put(batch->entry[i].folio);
-	}
-	batch->nr = 0;
-}
-
-/*
- * Picks a batch.  Returns why it is empty: -errno, or UFFD_SPECIAL with the entry
- * in entry[0].  Consumes the lock of @held, and a reference to it.
- */
-static int uffd_move_pick_batch(struct uffd_move *move,
-				struct uffd_move_batch *batch,
-				struct uffd_move_tables *t, struct folio *held)
-{
-	unsigned long src = uffd_move_src(move);
-	unsigned int max = uffd_move_span(move);
-	int ret = 0;
-
-	for (batch->nr = 0; batch->nr < max; batch->nr++) {
-		unsigned int i = batch->nr;
-
-		ret = uffd_move_pick(move, &batch->entry[i], t->dst + i,
-				     t->src + i, src + i * PAGE_SIZE,
-				     i ? NULL : held);
-		if (ret)
-			break;
-	}
-	if (held && !(batch->nr && batch->entry[0].folio == held))
-		folio_unlock(held);
-	if (held)
-		folio_put(held);
-	return batch->nr ? 0 : ret;
-}
-
-/* Takes @nr entries out of the source.  Returns how many are free to go. */
-static unsigned int uffd_move_clear(struct uffd_move *move,
-				    struct uffd_move_entry *entry,
-				    unsigned int nr, pte_t *src)
-{
-	unsigned long addr = uffd_move_src(move);
-	struct mm_struct *mm = move->req->mm;
-	unsigned int i, free, cleared = 0;
-
-	for (i = 0; i < nr; i++) {
-		if (pte_none(entry[i].pte))
-			continue;
-		entry[i].pte = ptep_get_and_clear(mm, addr + i * PAGE_SIZE,
-						  src + i);
-		cleared++;
-	}
-	if (!cleared)
-		return nr;
-	flush_tlb_range(move->src_vma, addr, addr + nr * PAGE_SIZE);
-	/*
-	 * Paired with GUP-fast, which takes its pin before it looks at the entry
-	 * once more: either it finds the entry gone or we find the pin.
-	 */
-	smp_mb();
-	for (free = 0; free < nr; free++)
-		if (entry[free].folio &&
-		    folio_maybe_dma_pinned(entry[free].folio))
-			break;
-	for (i = free; i < nr; i++)
-		if (!pte_none(entry[i].pte))
-			set_pte_at(mm, addr + i * PAGE_SIZE, src + i,
-				   entry[i].pte);
-	return free;
+	return min_t(unsigned long, len >> PAGE_SHIFT, UFFD_MOVE_PAGES);
 }
 
 /* What is moved to where accesses are tracked has not been accessed there yet. */
@@ -289,122 +242,112 @@ static pte_t uffd_move_track(struct vm_area_struct *vma, pte_t pte)
 	return pte_mkuffd(pte_modify(pte, PAGE_NONE));
 }
 
-/* Puts an entry into the destination. */
-static void uffd_move_set(struct uffd_move *move,
-			  struct uffd_move_entry *entry, pte_t *dst,
-			  unsigned long addr)
+/* Puts what the source had into the destination; @folio is NULL for a zero page. */
+static void uffd_move_set(struct vm_area_struct *vma, unsigned long addr,
+			  pte_t *dst, pte_t old, struct folio *folio)
 {
-	struct vm_area_struct *vma = move->dst_vma;
 	pte_t pte;
 
-	if (pte_none(entry->pte))
-		return;
-	if (entry->folio) {
-		folio_move_anon_rmap(entry->folio, vma);
-		entry->folio->index = linear_anon_page_index(vma, addr);
-		pte = folio_mk_pte(entry->folio, vma->vm_page_prot);
+	if (folio) {
+		folio_move_anon_rmap(folio, vma);
+		folio->index = linear_anon_page_index(vma, addr);
+		pte = folio_mk_pte(folio, vma->vm_page_prot);
 		/* As after mremap(): who watches sees that it has changed. */
 		pte = pte_mksoft_dirty(pte);
-		if (pte_dirty(entry->pte))
+		if (pte_dirty(old))
 			pte = pte_mkdirty(pte);
 		pte = pte_mkwrite(pte, vma);
 	} else {
 		pte = pte_mkspecial(pfn_pte(zero_pfn(addr),
 					    vma->vm_page_prot));
 		/* KSM's mark, by which it counts its own. */
-		if (pte_dirty(entry->pte))
+		if (pte_dirty(old))
 			pte = pte_mkdirty(pte);
 	}
 	set_pte_at(vma->vm_mm, addr, dst, uffd_move_track(vma, pte));
 }
 
-/* How many entries are still as they were picked? */
-static unsigned int uffd_move_same(struct uffd_move_batch *batch,
-				   struct uffd_move_tables *t)
+/* Nobody reaches any longer what has been taken, but for who has a pin. */
+static void uffd_move_flush(struct uffd_move *move,
+			    const struct uffd_move_batch *batch)
 {
-	unsigned int same;
+	unsigned long src = uffd_move_src(move);
+	unsigned int from = 0, to = batch->nr;
 
-	for (same = 0; same < batch->nr; same++)
-		if (!pte_same(ptep_get(t->src + same),
-			      batch->entry[same].pte) ||
-		    !pte_none(ptep_get(t->dst + same)))
-			break;
-	return same;
+	while (from < to && pte_none(batch->entry[from].pte))
+		from++;
+	while (from < to && pte_none(batch->entry[to - 1].pte))
+		to--;
+	if (from == to)
+		return;
+	flush_tlb_range(move->src_vma, src + from * PAGE_SIZE,
+			src + to * PAGE_SIZE);
+	/*
+	 * Paired with GUP-fast, which takes its pin before it looks at the entry
+	 * once more: either it finds the entry gone or we find the pin.
+	 */
+	smp_mb();
 }
 
-/* Moves the first @same pages of a batch.  Under the page-table locks. */
-static int uffd_move_batch_locked(struct uffd_move *move,
+/*
+ * Puts entries into the destination up to the first page that is pinned, and that
+ * and the rest back to where they were.  Returns how many have moved.
+ */
+static unsigned int uffd_move_put(struct uffd_move *move,
 				  struct uffd_move_batch *batch,
-				  struct uffd_move_tables *t, unsigned int same)
+				  struct uffd_move_tables *t, struct folio *held)
 {
-	unsigned int i, moved;
+	unsigned long dst = uffd_move_dst(move), src = uffd_move_src(move);
+	unsigned int i, nr = batch->nr, moved = nr;
+
+	for (i = 0; i < nr; i++) {
+		struct folio *folio = batch->entry[i].folio;
+		pte_t pte = batch->entry[i].pte;
+
+		if (pte_none(pte))
+			continue;
+		if (moved > i && folio && folio_maybe_dma_pinned(folio))
+			moved = i;
+		if (moved > i)
+			uffd_move_set(move->dst_vma, dst + i * PAGE_SIZE,
+				      t->dst + i, pte, folio);
+		else
+			set_pte_at(move->req->mm, src + i * PAGE_SIZE,
+				   t->src + i, pte);
+		if (folio && folio != held)
+			folio_unlock(folio);
+	}
+	return moved;
+}
+
+/*
+ * Moves what goes together, under all locks.  UFFD_SPECIAL: nothing does, and
+ * entry[0] has what is in the way.
+ */
+static int uffd_move_batch(struct uffd_move *move,
+			   struct uffd_move_batch *batch,
+			   struct uffd_move_tables *t, struct folio *held)
+{
+	unsigned int max = uffd_move_span(move), moved;
+	unsigned long src = uffd_move_src(move);
+	int ret = 0;
 
 	if (userfaultfd_gate_moved(&move->gate))
 		return UFFD_CHANGED;
-	moved = uffd_move_clear(move, batch->entry, same, t->src);
-	for (i = 0; i < moved; i++)
-		uffd_move_set(move, &batch->entry[i], t->dst + i,
-			      uffd_move_dst(move) + i * PAGE_SIZE);
+	for (batch->nr = 0; batch->nr < max; batch->nr++) {
+		unsigned int i = batch->nr;
+
+		ret = uffd_move_take(move, &batch->entry[i], t->dst + i,
+				     t->src + i, src + i * PAGE_SIZE, held);
+		if (ret)
+			break;
+	}
+	if (!batch->nr)
+		return ret;
+	uffd_move_flush(move, batch);
+	moved = uffd_move_put(move, batch, t, held);
 	move->done += moved * PAGE_SIZE;
-	return moved < same ? -EBUSY : 0;
-}
-
-/*
- * The anon_vma of a batch, with a reference; NULL if there are only zero pages and
- * holes; ERR_PTR(-EAGAIN) if a folio has lost it.
- */
-static struct anon_vma *uffd_move_rmap(struct uffd_move_batch *batch)
-{
-	struct anon_vma *anon_vma;
-	unsigned int i;
-
-	for (i = 0; i < batch->nr && !batch->entry[i].folio; i++)
-		;
-	if (i == batch->nr)
-		return NULL;
-	anon_vma = folio_get_anon_vma(batch->entry[i].folio);
-	return anon_vma ? anon_vma : ERR_PTR(-EAGAIN);
-}
-
-static void uffd_move_unlock_rmap(struct anon_vma *anon_vma)
-{
-	if (!anon_vma)
-		return;
-	anon_vma_unlock_write(anon_vma);
-	put_anon_vma(anon_vma);
-}
-
-/*
- * Moves a batch that has been picked, and drops it.  0 without progress: again.
- * Called with the page-table locks held, and drops them.
- */
-static int uffd_move_batch(struct uffd_move *move, pmd_t *dst_pmd,
-			   pmd_t *src_pmd, struct uffd_move_batch *batch,
-			   struct uffd_move_tables *t)
-{
-	struct anon_vma *anon_vma = uffd_move_rmap(batch);
-	unsigned int same = batch->nr;
-	int ret = 0;
-
-	if (IS_ERR(anon_vma)) {
-		uffd_unmap_tables(t);
-		goto drop;
-	}
-	/* The other way round than everybody else: so only if it is free. */
-	if (anon_vma && !anon_vma_trylock_write(anon_vma)) {
-		uffd_unmap_tables(t);
-		anon_vma_lock_write(anon_vma);
-		if (!uffd_map_tables(move, dst_pmd, src_pmd, t))
-			goto unlock;
-		same = uffd_move_same(batch, t);
-	}
-	ret = uffd_move_batch_locked(move, batch, t, same);
-	uffd_unmap_tables(t);
-unlock:
-	uffd_move_unlock_rmap(anon_vma);
-drop:
-	uffd_batch_drop(batch);
-	return ret;
+	return moved < batch->nr ? -EBUSY : 0;
 }
 
 /*
@@ -484,7 +427,7 @@ put_device:
 }
 
 /*
- * A present page that could not be picked: its folio is large, or somebody has it
+ * A present page that could not be taken: its folio is large, or somebody has it
  * locked.  Called with the page-table locks held, and drops them.
  */
 static int uffd_move_page(struct uffd_move *move, pte_t pte,
@@ -540,35 +483,41 @@ static int uffd_move_special(struct uffd_move *move, pmd_t *dst_pmd,
 	return 0;
 }
 
-static int uffd_move_ptes(struct uffd_move *move, pmd_t *dst_pmd,
-			  pmd_t *src_pmd)
+/*
+ * @held: a folio whose lock had to be waited for, with a reference; NULL before, and
+ * may be set then, which means: once more.
+ */
+static int uffd_move_try(struct uffd_move *move, pmd_t *dst_pmd,
+			 pmd_t *src_pmd, struct folio **held)
 {
 	struct uffd_move_batch batch __uninitialized;	/* large; see ->nr */
-	struct folio *held = NULL;
 	struct uffd_move_tables t;
 	int ret;
 
-	do {
-		if (!uffd_map_tables(move, dst_pmd, src_pmd, &t)) {
-			if (held) {
-				folio_unlock(held);
-				folio_put(held);
-			}
-			return 0;
-		}
-		ret = uffd_move_pick_batch(move, &batch, &t, held);
-		held = NULL;
-		if (ret == UFFD_SPECIAL) {
-			ret = uffd_move_special(move, dst_pmd, src_pmd,
-						batch.entry[0].pte, &t, &held);
-			if (ret || !held)
-				return ret;
-		} else if (ret) {
-			uffd_unmap_tables(&t);
-			return ret;
-		}
-	} while (held);
-	return uffd_move_batch(move, dst_pmd, src_pmd, &batch, &t);
+	if (!uffd_map_tables(move, dst_pmd, src_pmd, &t))
+		return 0;
+	ret = uffd_move_batch(move, &batch, &t, *held);
+	if (ret == UFFD_SPECIAL && !*held)
+		return uffd_move_special(move, dst_pmd, src_pmd,
+					 batch.entry[0].pte, &t, held);
+	uffd_unmap_tables(&t);
+	/* Another page has come there.  No waiting for it with this one locked. */
+	return ret == UFFD_SPECIAL ? 0 : ret;
+}
+
+static int uffd_move_ptes(struct uffd_move *move, pmd_t *dst_pmd,
+			  pmd_t *src_pmd)
+{
+	struct folio *held = NULL;
+	int ret;
+
+	ret = uffd_move_try(move, dst_pmd, src_pmd, &held);
+	if (!held)
+		return ret;
+	ret = uffd_move_try(move, dst_pmd, src_pmd, &held);
+	folio_unlock(held);
+	folio_put(held);
+	return ret;
 }
 
 /* Other users of the page tables are told of a batch before any lock is taken. */
@@ -594,7 +543,7 @@ static int uffd_move_small(struct uffd_move *move, pmd_t *dst_pmd,
  */
 
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
-/* Under both page-table locks, the folio's and the anon_vma's. */
+/* Under both page-table locks, the folio's and, where there is one, the rmap's. */
 static int uffd_move_pmd_locked(struct uffd_move *move, pmd_t *dst_pmd,
 				pmd_t *src_pmd, pmd_t pmd, struct folio *folio)
 {
@@ -610,7 +559,7 @@ static int uffd_move_pmd_locked(struct uffd_move *move, pmd_t *dst_pmd,
 	if (folio && !uffd_may_move(folio, &folio->page))
 		return -EBUSY;
 	pmd = pmdp_huge_clear_flush(move->src_vma, src, src_pmd);
-	smp_mb();	/* with GUP-fast, as in uffd_move_clear() */
+	smp_mb();	/* with GUP-fast, as in uffd_move_flush() */
 	if (folio && folio_maybe_dma_pinned(folio)) {
 		set_pmd_at(mm, src, src_pmd, pmd);
 		return -EBUSY;
@@ -641,29 +590,24 @@ static int uffd_move_whole_pmd(struct uffd_move *move, pmd_t *dst_pmd,
 {
 	unsigned long src = uffd_move_src(move);
 	struct mm_struct *mm = move->req->mm;
-	struct anon_vma *anon_vma = NULL;
 	struct mmu_notifier_range range;
 	spinlock_t *dst_ptl, *src_ptl;
-	int ret = 0;
+	struct anon_vma *anon_vma;
+	int ret;
 
 	flush_cache_range(move->src_vma, src, src + HPAGE_PMD_SIZE);
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, src,
 				src + HPAGE_PMD_SIZE);
 	mmu_notifier_invalidate_range_start(&range);
-	if (folio) {
+	if (folio)
 		folio_lock(folio);
-		anon_vma = folio_get_anon_vma(folio);
-		if (!anon_vma)
-			goto unlock_folio;
-		anon_vma_lock_write(anon_vma);
-	}
+	anon_vma = uffd_lock_rmap(move->src_vma);
 	dst_ptl = pmd_lockptr(mm, dst_pmd);
 	src_ptl = pmd_lockptr(mm, src_pmd);
 	uffd_lock_both(dst_ptl, src_ptl);
 	ret = uffd_move_pmd_locked(move, dst_pmd, src_pmd, pmd, folio);
 	uffd_unlock_both(dst_ptl, src_ptl);
-	uffd_move_unlock_rmap(anon_vma);
-unlock_folio:
+	uffd_unlock_rmap(anon_vma);
 	if (folio)
 		folio_unlock(folio);
 	mmu_notifier_invalidate_range_end(&range);

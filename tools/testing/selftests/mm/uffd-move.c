@@ -22,7 +22,7 @@
 #include "../kselftest_harness.h"
 #include "uffd-kit.h"
 
-#define PAGES		128
+#define PAGES		300
 #define LIMIT		60
 
 #define WP		UFFDIO_REGISTER_MODE_WP
@@ -1043,6 +1043,52 @@ TEST_F_TIMEOUT(move, while_others_use_the_pages, LIMIT + 600)
 				  ((unsigned long *)src(self, k))[i]);
 	}
 	TH_LOG("%u rounds, %lu touches", rounds, c[0].count[0] * TOUCHED);
+}
+
+static long write_on(void *arg)
+{
+	struct toucher *c = arg;
+	unsigned long n = 0;
+	unsigned int i;
+
+	while (!uk_get(&c->stop)) {
+		n++;
+		for (i = 0; i < TOUCHED; i++)
+			uk_set((unsigned long *)src(c->self, i), n);
+		uk_set(&c->count[0], n);
+	}
+	return 0;
+}
+
+/* Who had the source at hand when it was moved does not reach the page through it. */
+TEST_F_TIMEOUT(move, nobody_reaches_the_source, LIMIT)
+{
+	struct toucher c = { .self = self };
+	size_t len = TOUCHED * self->page;
+	struct uk_thread t;
+	unsigned int i;
+	char *was;
+
+	if (self->one)
+		SKIP(return, "the source is registered");
+	was = uk_buffer(len);
+	ASSERT_NE(NULL, was);
+	ASSERT_EQ(0, uk_start(&t, write_on, &c));
+	for (i = 0; i < 20; i++) {
+		unsigned long n = uk_get(&c.count[0]);
+
+		while (uk_get(&c.count[0]) < n + 2)
+			sched_yield();
+		UK_ASSERT_FILL(0, len, move(self, 0, TOUCHED, 0));
+		memcpy(was, self->dst, len);
+		n = uk_get(&c.count[0]);
+		while (uk_get(&c.count[0]) < n + 2)
+			sched_yield();
+		ASSERT_EQ(0, memcmp(was, self->dst, len));
+		ASSERT_EQ(0, madvise(self->dst, len, MADV_DONTNEED));
+	}
+	uk_set(&c.stop, true);
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
 }
 
 /* Huge pages. */
