@@ -337,9 +337,12 @@ bool check_page(struct region *r, unsigned int page)
 	struct page *p = &r->page[page];
 	uint32_t epoch = uk_get(&r->unarmed);
 	__u64 want = tag(r, page, p->settled), val, first = 0;
-	bool zeroed = false;
+	unsigned int looks = 0;
+	bool zeroed;
 	size_t at;
 
+again:
+	zeroed = false;
 	for (at = 0; at < r->unit; at += r->step) {
 		if (!insist(r, page, at, &val, false))
 			return false;
@@ -347,6 +350,13 @@ bool check_page(struct region *r, unsigned int page)
 			first = val;
 		if (val == want && !zeroed)
 			continue;
+		/*
+		 * Zeros of the file behind a private mapping may be taken out of the page
+		 * table at any time, for reclaim or khugepaged, and what is absent there
+		 * a server fills. A page that is torn stays so.
+		 */
+		if (val == want && looks++ < 3)
+			goto again;
 		/* The kernel may even fill it in between two looks. */
 		if (!val && zeros_are_fine(r, p->epoch)) {
 			zeroed = true;
