@@ -707,6 +707,16 @@ static void do_fork(struct region *r)
 	unuse(&r->users);
 }
 
+/* What it was sent and had no time to take would keep the file open. */
+static void take_back_fds(unsigned int nr)
+{
+	int sock = pass_sock[nr][1], fd;
+
+	fcntl(sock, F_SETFL, O_NONBLOCK);
+	while ((fd = uk_recv_fd(sock)) >= 0)
+		close(fd);
+}
+
 /* The process that serves is killed, and another takes over. */
 static void do_handover(void)
 {
@@ -717,6 +727,7 @@ static void do_handover(void)
 		return;
 	begin(OP_HANDOVER, -1, -1);
 	kill_and_reap(world->server[now]);
+	take_back_fds(now);
 	uk_set(&world->serving, now + 1);
 	pass_fds();
 	end(1, 0);
