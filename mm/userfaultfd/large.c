@@ -121,6 +121,12 @@ static struct folio *uffd_large_alloc_order(struct uffd_fill *fill, int order)
 		folio_put(folio);
 		return NULL;
 	}
+	/* The list of its memcg that it may be put on, when only some of it is in use. */
+	if (folio_memcg_alloc_deferred(folio)) {
+		uffd_large_count_failure(order, false);
+		folio_put(folio);
+		return NULL;
+	}
 	folio_throttle_swaprate(folio, gfp);
 	return folio;
 }

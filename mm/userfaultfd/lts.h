@@ -33,6 +33,9 @@
 #define alloc_pages_bulk_node(gfp, nid, nr, pages)			\
 	alloc_pages_bulk_array_node(gfp, nid, nr, pages)
 
+/* The list of folios to be split is part of the memcg here. */
+#define folio_memcg_alloc_deferred(folio)	0
+
 /* The orders that a fault may use. */
 #define TVA_PAGEFAULT	(TVA_IN_PF | TVA_ENFORCE_SYSFS)
 

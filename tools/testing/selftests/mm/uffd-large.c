@@ -111,21 +111,30 @@ static bool in_file(const char *path, const char *word)
 	return uk_read_text(path, text, sizeof(text)) > 0 && strstr(text, word);
 }
 
-/* Returns why this process cannot have it. */
-static const char *join_group(void)
+/* Returns why this process cannot have the one at @path. */
+static const char *join(const char *path)
 {
-	char pid[16];
+	char pid[16], procs[64];
 
 	if (!in_file(CGROUPS "cgroup.controllers", "memory"))
 		return "no cgroup2 with a memory controller";
 	if (!uk_write_file(CGROUPS "cgroup.subtree_control", "+memory"))
 		return "cgroups are not ours to use";
-	if (mkdir(GROUP, 0700) && errno != EEXIST)
+	if (mkdir(path, 0700) && errno != EEXIST)
 		return "cannot make a cgroup";
 	snprintf(pid, sizeof(pid), "%d", getpid());
-	if (!uk_write_file(GROUP "memory.max", "max") ||
-	    !uk_write_file(GROUP "cgroup.procs", pid))
-		return "cannot join a cgroup";
+	snprintf(procs, sizeof(procs), "%scgroup.procs", path);
+	return uk_write_file(procs, pid) ? NULL : "cannot join a cgroup";
+}
+
+static const char *join_group(void)
+{
+	const char *why = join(GROUP);
+
+	if (why)
+		return why;
+	if (!uk_write_file(GROUP "memory.max", "max"))
+		return "cannot have a cgroup without a limit";
 	uk_write_file(GROUP "memory.swap.max", "0");
 	return NULL;
 }
@@ -746,6 +755,48 @@ TEST_F_TIMEOUT(path, limit_of_the_cgroup, LIMIT)
 	if (self->size == LARGE && has_large)
 		EXPECT_EQ(1, huges(self));
 	close(max);
+}
+
+/*
+ * The first huge page of a new cgroup. Where each cgroup has a list of its own of huge
+ * pages that are to be split, it is made when there is one: else this page goes on its
+ * parent's, is taken off its own, and the kernel complains when the cgroup goes.
+ */
+TEST(first_of_a_cgroup)
+{
+	static const char group[] = CGROUPS "uffd-large-new/";
+	const char *why;
+	char *p, *q;
+	int fd;
+
+	if (!has_large)
+		SKIP(return, "copies get no huge pages here");
+	rmdir(group);
+	why = join(group);
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_TRUE(set(THP, "madvise"));
+	p = uk_reserve(huge, huge);
+	q = uk_reserve(huge, huge);
+	ASSERT_NE(NULL, p);
+	ASSERT_NE(NULL, q);
+	ASSERT_EQ(0, mprotect(p, huge, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, mprotect(q, huge, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, madvise(p, huge, MADV_HUGEPAGE));
+	ASSERT_EQ(0, madvise(q, huge, MADV_HUGEPAGE));
+	fd = uk_new(O_CLOEXEC | O_NONBLOCK, 0);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, uk_register(fd, p, huge));
+
+	ASSERT_EQ(0, uk_copy(fd, p, content, huge, 0).err);
+	EXPECT_EQ((long)block, uk_huge(p, huge));
+	*(volatile char *)q = 1;
+	EXPECT_EQ((long)block, uk_huge(q, huge));
+	EXPECT_EQ(0, munmap(p, huge));
+	EXPECT_EQ(0, munmap(q, huge));
+	close(fd);
+	EXPECT_EQ(NULL, join(CGROUPS));
+	EXPECT_EQ(0, rmdir(group));
 }
 
 /* What is filled is charged to whom it belongs. */
