@@ -437,6 +437,59 @@ TEST_F_TIMEOUT(track, huge_page_of_a_file, LIMIT)
 		    !uk_all_zero(m.area, page));
 }
 
+/* A half of a huge page, tracked by a thread of its own. */
+struct half {
+	struct track_test *self;
+	char *addr;
+	size_t len;
+	pthread_barrier_t *begin;
+};
+
+static long track_half(void *arg)
+{
+	struct half *half = arg;
+
+	pthread_barrier_wait(half->begin);
+	return rwprotect(half->self, half->addr, half->len, TRACK);
+}
+
+/* While one gives it small entries, the other must not find nothing there. */
+TEST_F_TIMEOUT(track, huge_page_of_a_file_by_two, LONG)
+{
+	size_t huge = uk_huge_size();
+	long pages = huge / getpagesize();
+	pthread_barrier_t begin;
+	struct uk_thread t[2];
+	struct half half[2];
+	const char *why;
+	struct uk_mem m;
+	char *area;
+	int i, k;
+
+	if (variant->kind != UK_SHMEM)
+		SKIP(return, "huge pages of files only");
+	why = map_huge(&m, variant->kind);
+	if (why)
+		SKIP(return, "%s", why);
+	area = uk_reserve(huge, huge);
+	ASSERT_NE(NULL, area);
+	ASSERT_EQ(0, pthread_barrier_init(&begin, NULL, 2));
+	for (i = 0; i < 100; i++) {
+		ASSERT_EQ(area, mmap(area, huge, PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_FIXED, m.fd, 0));
+		ASSERT_EQ(0, uk_register_mode(self->fd, area, huge, RWP, NULL));
+		uk_peek(area);
+		ASSERT_EQ(pages, uk_huge(area, huge));
+		for (k = 0; k < 2; k++) {
+			half[k] = (struct half){ self, area + k * huge / 2,
+						 huge / 2, &begin };
+			ASSERT_EQ(0, uk_start(&t[k], track_half, &half[k]));
+		}
+		ASSERT_TRUE(uk_join_all(t, 2));
+		ASSERT_EQ(pages, uk_pages(area, huge, UK_PM_WP));
+	}
+}
+
 /* Small pages of a file that are tracked are not made a huge one. */
 TEST_F_TIMEOUT(track, collapse_of_a_file, LIMIT)
 {
