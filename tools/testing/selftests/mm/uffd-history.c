@@ -130,6 +130,13 @@ TEST_F_TIMEOUT(history, droppable_memory, LIMIT)
 	EXPECT_EQ(-EINVAL, uk_register(self->fd, p, len));
 	EXPECT_EQ(-EINVAL, uk_register_mode(self->fd, p, len, WP, NULL));
 	EXPECT_EQ(0, uk_census(p, len).armed);
+
+	/* Libraries may have some anywhere: it is not in the way, where it never was. */
+	ASSERT_EQ(p, map_anon(self->page, p));
+	ASSERT_EQ(0, uk_register(self->fd, p, self->page));
+	EXPECT_EQ(UK_KEEPS_PROTECTION ? -EINVAL : 0,
+		  uk_unregister(self->fd, p, len));
+	EXPECT_EQ(UK_KEEPS_PROTECTION ? 1 : 0, uk_census(p, len).armed);
 }
 
 /*
