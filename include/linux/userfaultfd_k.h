@@ -208,6 +208,12 @@ static inline bool uffd_disable_fault_around(struct vm_area_struct *vma)
 	return userfaultfd_modes(vma, VM_UFFD_MINOR | VM_UFFD_WP | VM_UFFD_RWP);
 }
 
+/*
+ * Has a mapping of a file ever been registered for missing pages?  Set for good, before
+ * the VMA is; read without a lock, by those who can live with an answer that is late.
+ */
+extern bool userfaultfd_awaits_files;
+
 #ifdef CONFIG_USERFAULTFD
 
 /*

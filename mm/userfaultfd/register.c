@@ -136,6 +136,8 @@ static void uffd_set_ctx(struct vm_area_struct *vma,
 	vm_flags_t flags = (vma->vm_flags & ~__VM_UFFD_FLAGS) | modes;
 	bool wp_changes = (vma->vm_flags ^ flags) & VM_UFFD_WP;
 
+	if (vma->vm_file && (modes & VM_UFFD_MISSING))
+		WRITE_ONCE(userfaultfd_awaits_files, true);
 	vma_start_write(vma);
 	vma->vm_userfaultfd_ctx = (struct vm_userfaultfd_ctx){ ctx };
 	vm_flags_reset(vma, flags);
@@ -143,6 +145,8 @@ static void uffd_set_ctx(struct vm_area_struct *vma,
 	if (wp_changes && (vma->vm_flags & VM_SHARED))
 		vma_set_page_prot(vma);
 }
+
+bool userfaultfd_awaits_files __read_mostly;
 
 /**
  * userfaultfd_reset_ctx() - end the registration of a VMA
