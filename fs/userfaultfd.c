@@ -506,7 +506,8 @@ static int uffd_ioctl_unregister(struct userfaultfd_ctx *ctx, void __user *arg,
  * write its output field.
  *
  * They are inline in their ioctls: to pass the structures around is a measurable part of
- * what it takes to fill a page.
+ * what it takes to fill a page, and so is to fill those with zeroes that are about to be
+ * written.
  */
 
 /*
@@ -538,6 +539,15 @@ static __always_inline int uffd_invalid(const struct userfaultfd_ctx *ctx,
 		return -EINVAL;
 	op->result = -EAGAIN;
 	return 1;
+}
+
+/* An argument that cannot be read, as far as it is needed: the same. */
+static noinline int uffd_unreadable(const struct userfaultfd_ctx *ctx,
+				    __s64 __user *answer)
+{
+	if (!uffd_gate_any_unread(ctx) || put_user(-EAGAIN, answer))
+		return -EFAULT;
+	return -EAGAIN;
 }
 
 static int uffd_do_wake(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
@@ -607,12 +617,12 @@ static int uffd_ioctl_copy(struct userfaultfd_ctx *ctx, void __user *arg,
 			   bool nowait)
 {
 	struct uffdio_copy __user *user = arg;
-	struct uffdio_copy copy;
-	struct uffdio_op op;
+	struct uffdio_copy copy __uninitialized;
+	struct uffdio_op op __uninitialized;
 	int ret;
 
 	if (copy_from_user(&copy, arg, offsetof(struct uffdio_copy, copy)))
-		return -EFAULT;
+		return uffd_unreadable(ctx, &user->copy);
 	op = (struct uffdio_op) {
 		.op = _UFFDIO_COPY,
 		.mode = copy.mode,
@@ -634,8 +644,8 @@ static __always_inline int uffd_ioctl_fill(struct userfaultfd_ctx *ctx,
 					   uffd_resolve_fn *resolve, bool nowait)
 {
 	struct uffdio_zeropage __user *user = arg;
-	struct uffdio_zeropage fill;
-	struct uffdio_op op;
+	struct uffdio_zeropage fill __uninitialized;
+	struct uffdio_op op __uninitialized;
 	int ret;
 
 	static_assert(sizeof(struct uffdio_continue) == sizeof(fill));
@@ -646,7 +656,7 @@ static __always_inline int uffd_ioctl_fill(struct userfaultfd_ctx *ctx,
 		      offsetof(struct uffdio_zeropage, zeropage));
 	if (copy_from_user(&fill, arg,
 			   offsetof(struct uffdio_zeropage, zeropage)))
-		return -EFAULT;
+		return uffd_unreadable(ctx, &user->zeropage);
 	op = (struct uffdio_op) {
 		.op = nr,
 		.mode = fill.mode,
@@ -733,12 +743,12 @@ static int uffd_ioctl_move(struct userfaultfd_ctx *ctx, void __user *arg,
 			   bool nowait)
 {
 	struct uffdio_move __user *user = arg;
-	struct uffdio_move move;
-	struct uffdio_op op;
+	struct uffdio_move move __uninitialized;
+	struct uffdio_op op __uninitialized;
 	int ret;
 
 	if (copy_from_user(&move, arg, offsetof(struct uffdio_move, move)))
-		return -EFAULT;
+		return uffd_unreadable(ctx, &user->move);
 	op = (struct uffdio_op) {
 		.op = _UFFDIO_MOVE,
 		.mode = move.mode,
@@ -790,8 +800,8 @@ static int uffd_protect(struct userfaultfd_ctx *ctx, struct uffdio_op *op,
 static int uffd_ioctl_protect(struct userfaultfd_ctx *ctx, void __user *arg,
 			      unsigned int nr, vm_flags_t kind, bool nowait)
 {
-	struct uffdio_writeprotect wp;
-	struct uffdio_op op;
+	struct uffdio_writeprotect wp __uninitialized;
+	struct uffdio_op op __uninitialized;
 	int ret;
 
 	static_assert(sizeof(struct uffdio_rwprotect) == sizeof(wp));

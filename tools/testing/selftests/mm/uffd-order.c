@@ -852,6 +852,48 @@ TEST_F_TIMEOUT(order, bad_arguments_and_an_unread_event, LIMIT)
 	EXPECT_EQ(EFAULT, errno);
 }
 
+/* Of the argument nothing can be read, but the answer can be written. */
+TEST_F_TIMEOUT(order, unreadable_arguments_and_an_unread_event, LIMIT)
+{
+	static const struct {
+		unsigned long cmd;
+		size_t answer;
+	} calls[] = {
+		{ UFFDIO_COPY, offsetof(struct uffdio_copy, copy) },
+		{ UFFDIO_ZEROPAGE, offsetof(struct uffdio_zeropage, zeropage) },
+		{ UFFDIO_CONTINUE, offsetof(struct uffdio_continue, mapped) },
+		{ UFFDIO_POISON, offsetof(struct uffdio_poison, updated) },
+		{ UFFDIO_MOVE, offsetof(struct uffdio_move, move) },
+	};
+	size_t page = getpagesize(), i;
+	struct uffd_msg msg;
+	__s64 *answer;
+	char *p;
+
+	p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, mprotect(p, page, PROT_NONE));
+	answer = (__s64 *)(p + page);
+	ASSERT_TRUE(removes(self, 1));
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		*answer = UK_UNSET;
+		EXPECT_EQ(-1, ioctl(self->fd, calls[i].cmd,
+				    p + page - calls[i].answer));
+		EXPECT_EQ(EAGAIN, errno);
+		EXPECT_EQ(-EAGAIN, *answer);
+	}
+	ASSERT_EQ(1, uk_read(self->fd, &msg, 1));
+	EXPECT_TRUE(done(self, 1));
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		*answer = UK_UNSET;
+		EXPECT_EQ(-1, ioctl(self->fd, calls[i].cmd,
+				    p + page - calls[i].answer));
+		EXPECT_EQ(EFAULT, errno);
+		EXPECT_EQ(UK_UNSET, *answer);
+	}
+}
+
 /* Calls that do not wait. */
 
 #define MANY_PAGES	(768UL << 20)
