@@ -523,6 +523,9 @@ static void uffd_fill_remember(struct uffd_fill *fill)
 {
 	struct vm_area_struct *vma = fill->vma;
 
+	fill->memory = uffd_memory_of(vma);
+	fill->ops = uffd_ops_of(vma);
+	fill->page_size = vma_kernel_pagesize(vma);
 	if (vma->vm_file && !fill->file)
 		fill->file = get_file(vma->vm_file);
 	fill->index = uffd_fill_index(fill);
@@ -558,10 +561,6 @@ static int uffd_fill_spans(struct uffd_fill *fill)
 	if (fill->memory && !uffd_fill_unchanged(fill))
 		return -EAGAIN;
 	memory = uffd_memory_of(fill->vma);
-	fill->memory = memory;
-	fill->ops = uffd_ops_of(fill->vma);
-	fill->page_size = vma_kernel_pagesize(fill->vma);
-
 	span = memory ? memory->span[fill->req->op] : NULL;
 	if (!span || (fill->req->wp && !userfaultfd_wp(fill->vma)))
 		return -EINVAL;
@@ -603,6 +602,21 @@ static int uffd_fill_once(struct uffd_fill *fill)
 	return UFFD_CHANGED;
 }
 
+/* Sets no more than the first attempt reads: it is on the stack, and large. */
+static void uffd_fill_begin(struct uffd_fill *fill,
+			    const struct uffd_fill_request *req)
+{
+	fill->req = req;
+	fill->vma = NULL;
+	fill->done = 0;
+	fill->kept = NULL;
+	fill->small_end = 0;
+	fill->memory = NULL;
+	fill->file = NULL;
+	userfaultfd_gate_init(&fill->gate, req->ctx, req->dst, req->len,
+			      req->nowait);
+}
+
 /**
  * userfaultfd_fill() - put pages where they are missing
  * @req: what and where
@@ -625,15 +639,14 @@ static int uffd_fill_once(struct uffd_fill *fill)
  */
 ssize_t userfaultfd_fill(const struct uffd_fill_request *req)
 {
-	struct uffd_fill fill = { .req = req };
+	struct uffd_fill fill __uninitialized;
 	int ret;
 
 	/* UFFDIO_CONTINUE: the page was written through another mapping. */
 	if (req->op == UFFD_FILL_CONTINUE)
 		smp_wmb();	/* its contents are seen by who sees the PTE */
 
-	userfaultfd_gate_init(&fill.gate, req->ctx, req->dst, req->len,
-			      req->nowait);
+	uffd_fill_begin(&fill, req);
 	do {
 		ret = uffd_fill_once(&fill);
 		if (ret > 0 && fatal_signal_pending(current))

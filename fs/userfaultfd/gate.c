@@ -299,22 +299,11 @@ bool userfaultfd_gate_quiet(const struct uffd_gate *gate)
 	       READ_ONCE(events->generation) == gate->generation;
 }
 
-/**
- * userfaultfd_gate_pass() - may the call go on?
- * @gate: of the call
- *
- * Context: no locks held; unless it was told not to wait, may sleep until an event
- * has been published.
- *
- * Return: 0; -EAGAIN if the handler should read on first; -EINTR if killed.
- */
-int userfaultfd_gate_pass(struct uffd_gate *gate)
+/* Something has happened: was it about the call?  Waits for what is not out yet. */
+static noinline int uffd_gate_settle(struct uffd_gate *gate)
 {
 	struct uffd_events *events = &gate->ctx->events;
 	enum uffd_verdict verdict;
-
-	if (likely(userfaultfd_gate_quiet(gate)))
-		return 0;
 
 	for (;;) {
 		verdict = uffd_gate_judge(gate, true);
@@ -328,6 +317,22 @@ int userfaultfd_gate_pass(struct uffd_gate *gate)
 					uffd_gate_judge(gate, false) != UFFD_WAIT))
 			return -EINTR;
 	}
+}
+
+/**
+ * userfaultfd_gate_pass() - may the call go on?
+ * @gate: of the call
+ *
+ * Context: no locks held; unless it was told not to wait, may sleep until an event
+ * has been published.
+ *
+ * Return: 0; -EAGAIN if the handler should read on first; -EINTR if killed.
+ */
+int userfaultfd_gate_pass(struct uffd_gate *gate)
+{
+	if (likely(userfaultfd_gate_quiet(gate)))
+		return 0;
+	return uffd_gate_settle(gate);
 }
 
 /**

@@ -207,6 +207,35 @@ static bool uffd_shard_idle(const struct uffd_shard *shard)
 	return !data_race(READ_ONCE(shard->sleepers.rb_node));
 }
 
+/* Of more than one stripe, @first to @last. */
+static noinline unsigned int
+uffd_stripes_release(struct uffd_index *index, struct uffd_queue *queue,
+		     unsigned long first, unsigned long last,
+		     struct wake_q_head *wake)
+{
+	unsigned long stripe = first >> UFFD_STRIPE_SHIFT;
+	unsigned long end = (last >> UFFD_STRIPE_SHIFT) + 1;
+	struct uffd_shard *shard;
+	unsigned int nr = 0;
+
+	if (end - stripe >= UFFD_SHARDS) {
+		for (shard = index->shard; shard < index->shard + UFFD_SHARDS;
+		     shard++)
+			if (!uffd_shard_idle(shard))
+				nr += uffd_shard_release(shard, queue, first,
+							 last, wake);
+		return nr;
+	}
+	/* A shard that two stripes hash to is passed by the second time. */
+	for (; stripe < end; stripe++) {
+		shard = uffd_shard(index, stripe);
+		if (!uffd_shard_idle(shard))
+			nr += uffd_shard_release(shard, queue, first, last,
+						 wake);
+	}
+	return nr;
+}
+
 /**
  * uffd_index_release() - let all go who sleep on an address in a range
  * @index: the index
@@ -225,30 +254,17 @@ unsigned int uffd_index_release(struct uffd_index *index,
 				struct uffd_queue *queue, unsigned long first,
 				unsigned long last, struct wake_q_head *wake)
 {
-	unsigned long stripe = first >> UFFD_STRIPE_SHIFT;
-	unsigned long end = (last >> UFFD_STRIPE_SHIFT) + 1;
 	struct uffd_shard *shard;
-	unsigned int nr = 0;
 
 	/* Paired with the barrier in handle_userfault(), see above. */
 	smp_mb();
 
-	if (end - stripe >= UFFD_SHARDS) {
-		for (shard = index->shard; shard < index->shard + UFFD_SHARDS;
-		     shard++)
-			if (!uffd_shard_idle(shard))
-				nr += uffd_shard_release(shard, queue, first,
-							 last, wake);
-		return nr;
-	}
-	/* A shard that two stripes hash to is passed by the second time. */
-	for (; stripe < end; stripe++) {
-		shard = uffd_shard(index, stripe);
-		if (!uffd_shard_idle(shard))
-			nr += uffd_shard_release(shard, queue, first, last,
-						 wake);
-	}
-	return nr;
+	if (first >> UFFD_STRIPE_SHIFT != last >> UFFD_STRIPE_SHIFT)
+		return uffd_stripes_release(index, queue, first, last, wake);
+	shard = uffd_shard_of(index, first);
+	if (uffd_shard_idle(shard))
+		return 0;
+	return uffd_shard_release(shard, queue, first, last, wake);
 }
 
 /**

@@ -60,13 +60,14 @@ struct uffd_memory;
  * @done: bytes filled so far
  * @kept: a folio for the page at @done that has outlived an attempt, with its
  *	source in it when the next one begins; or NULL
- * @memory: the type of memory it has begun with; NULL before
+ * @small_end: up to here, small folios are the only ones
+ * @memory: NULL in the first attempt; then the type of memory it was made on, and
+ *	what else must be the same in all that follow:
  * @page_size: its page size
  * @ops: how that plugs itself in, or NULL
- * @file: what was mapped when it first had to start over, a reference; or NULL
+ * @file: what was mapped, a reference; or NULL
  * @index: the page of the file that was mapped at the start of the range
  * @flags: how that was shared and registered
- * @small_end: up to here, small folios are the only ones
  */
 struct uffd_fill {
 	const struct uffd_fill_request *req;
@@ -74,13 +75,13 @@ struct uffd_fill {
 	struct vm_area_struct *vma;
 	unsigned long done;
 	struct folio *kept;
+	unsigned long small_end;
 	const struct uffd_memory *memory;
 	unsigned long page_size;
 	const struct vm_uffd_ops *ops;
 	struct file *file;
 	pgoff_t index;
 	vm_flags_t flags;
-	unsigned long small_end;
 };
 
 /**

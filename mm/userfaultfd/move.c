@@ -491,7 +491,7 @@ static int uffd_move_try(struct uffd_move *move, pmd_t *dst_pmd,
 			 pmd_t *src_pmd, struct folio **held)
 {
 	struct uffd_move_batch batch __uninitialized;	/* large; see ->nr */
-	struct uffd_move_tables t;
+	struct uffd_move_tables t __uninitialized;
 	int ret;
 
 	if (!uffd_map_tables(move, dst_pmd, src_pmd, &t))
@@ -795,9 +795,12 @@ static int uffd_move_once(struct uffd_move *move)
  */
 ssize_t userfaultfd_move(const struct uffd_move_request *req)
 {
-	struct uffd_move move = { .req = req };
+	struct uffd_move move __uninitialized;	/* the VMAs are set with their locks */
 	int ret;
 
+	move.req = req;
+	move.done = 0;
+	move.idle = 0;
 	userfaultfd_gate_init(&move.gate, req->ctx, req->dst, req->len,
 			      req->nowait);
 	move.gate.range[1].start = req->src;
