@@ -242,9 +242,10 @@ static ssize_t userfaultfd_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		uffd_queue_take(&ctx->queue, &batch,
 				min_t(size_t, room, UFFD_BATCH));
 		if (!batch.nr) {
-			uffd_queue_told(&ctx->queue);
+			/* What it has read may let another go on, who has to be told yet. */
 			if (done)
 				break;
+			uffd_queue_told(&ctx->queue);
 			if (nowait)
 				return -EAGAIN;
 			ret = uffd_queue_wait(&ctx->queue, NULL);

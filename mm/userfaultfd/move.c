@@ -808,8 +808,11 @@ ssize_t userfaultfd_move(const struct uffd_move_request *req)
 	do {
 		ret = uffd_move_once(&move);
 		/* What is in the way needs the VMAs, or the CPU, to go away. */
-		if (ret > 0 && move.idle >= UFFD_MOVE_PAUSE)
+		if (ret > 0 && move.idle >= UFFD_MOVE_PAUSE) {
+			if (req->cursor)
+				uffd_cursor_rest(req->cursor);
 			schedule_timeout_killable(1);
+		}
 		if (ret > 0 && fatal_signal_pending(current))
 			ret = -EINTR;
 	} while (ret > 0);

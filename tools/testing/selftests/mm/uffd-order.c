@@ -894,6 +894,35 @@ TEST_F_TIMEOUT(order, unreadable_arguments_and_an_unread_event, LIMIT)
 	}
 }
 
+/*
+ * What a thread has been refused for is read by another, with room for more: poll()
+ * tells the one that was refused, once, and the read must not take that for its own.
+ */
+static long read_several(void *arg)
+{
+	struct order_test *self = arg;
+	struct uffd_msg msg[4];
+
+	return uk_read(self->fd, msg, 4);
+}
+
+TEST_F_TIMEOUT(order, told_to_go_on_by_the_read_of_another, LIMIT)
+{
+	struct uk_thread t;
+	struct uffd_msg msg;
+
+	ASSERT_TRUE(removes(self, 1));
+	UK_EXPECT_FILL(-EAGAIN, -EAGAIN, copy(self, 1));
+	ASSERT_EQ(0, uk_start(&t, read_several, self));
+	ASSERT_TRUE(uk_join(&t, UK_SOON));
+	ASSERT_EQ(1, t.ret);
+	EXPECT_EQ(POLLIN, uk_poll(self->fd, 0));
+	EXPECT_TRUE(done(self, 1));
+	UK_EXPECT_FILL(0, self->unit, copy(self, 1));
+	EXPECT_EQ(-EAGAIN, uk_read(self->fd, &msg, 1));
+	EXPECT_EQ(0, uk_poll(self->fd, 0));
+}
+
 /* Calls that do not wait. */
 
 #define MANY_PAGES	(768UL << 20)
