@@ -33,8 +33,18 @@
 #define alloc_pages_bulk_node(gfp, nid, nr, pages)			\
 	alloc_pages_bulk_array_node(gfp, nid, nr, pages)
 
-/* The list of folios to be split is part of the memcg here. */
-#define folio_memcg_alloc_deferred(folio)	0
+/**
+ * folio_memcg_alloc_deferred() - see to it that a memcg has a list of folios to be split
+ * @folio: a large folio that has been charged to it
+ *
+ * Here that is part of the memcg.
+ *
+ * Return: 0.
+ */
+static inline int folio_memcg_alloc_deferred(struct folio *folio)
+{
+	return 0;
+}
 
 /* The orders that a fault may use. */
 #define TVA_PAGEFAULT	(TVA_IN_PF | TVA_ENFORCE_SYSFS)
