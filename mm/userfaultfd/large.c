@@ -110,20 +110,17 @@ static struct folio *uffd_large_alloc_order(struct uffd_fill *fill, int order)
 	struct vm_area_struct *vma = fill->vma;
 	gfp_t gfp = vma_thp_gfp_mask(vma);
 	struct folio *folio;
+	bool charged;
 
 	folio = vma_alloc_folio(gfp, order, vma, uffd_fill_dst(fill));
 	if (!folio) {
 		uffd_large_count_failure(order, false);
 		return NULL;
 	}
-	if (mem_cgroup_charge(folio, vma->vm_mm, gfp)) {
-		uffd_large_count_failure(order, true);
-		folio_put(folio);
-		return NULL;
-	}
-	/* The list of its memcg that it may be put on, when only some of it is in use. */
-	if (folio_memcg_alloc_deferred(folio)) {
-		uffd_large_count_failure(order, false);
+	charged = !mem_cgroup_charge(folio, vma->vm_mm, gfp);
+	/* Its memcg needs the list that it may be put on, when only some of it is in use. */
+	if (!charged || folio_memcg_alloc_deferred(folio)) {
+		uffd_large_count_failure(order, !charged);
 		folio_put(folio);
 		return NULL;
 	}
